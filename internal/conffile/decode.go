@@ -1,0 +1,270 @@
+package conffile
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// Scalar holds the text of any scalar as it was written: for keys whose value
+// may be a number or a word.
+type Scalar string
+
+// ScalarUnmarshaler is for types that accept a plain scalar. A struct that
+// implements it (on its pointer) accepts a mapping as well.
+type ScalarUnmarshaler interface {
+	// UnmarshalScalar sets the receiver from the scalar's text; its error is
+	// shown at the scalar's place and should say what is accepted.
+	UnmarshalScalar(text string) error
+}
+
+var (
+	durationType = reflect.TypeFor[time.Duration]()
+	scalarType   = reflect.TypeFor[Scalar]()
+)
+
+func (d *Doc) decodeInto(v any, n ast.Node) {
+	rv := reflect.ValueOf(v)
+	if rv.Kind() != reflect.Pointer || rv.IsNil() {
+		panic(fmt.Sprintf("BUG: conffile.Parse into %T, want a pointer", v))
+	}
+	d.decode(n, rv.Elem())
+}
+
+func (d *Doc) resolve(n ast.Node) ast.Node {
+	for {
+		switch a := n.(type) {
+		case *ast.AnchorNode:
+			n = a.Value
+		case *ast.AliasNode:
+			n = d.anchors[a.Value.GetToken().Value]
+		default:
+			return n
+		}
+	}
+}
+
+func (d *Doc) decode(n ast.Node, v reflect.Value) {
+	at := n
+	n = d.resolve(n)
+	if _, null := n.(*ast.NullNode); null {
+		return // an empty value is an absent one
+	}
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			v.Set(reflect.New(v.Type().Elem()))
+		}
+		d.decode(n, v.Elem())
+		return
+	}
+	text, isScalar := scalarText(n)
+	if u, ok := v.Addr().Interface().(ScalarUnmarshaler); ok && (isScalar || v.Kind() != reflect.Struct) {
+		if !isScalar {
+			d.add(start(at), "want a single value here, not "+shape(n))
+		} else if err := u.UnmarshalScalar(text); err != nil {
+			d.add(start(at), err.Error())
+		}
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.decodeStruct(n, v)
+	case reflect.Map:
+		d.decodeMap(n, v)
+	case reflect.Slice:
+		seq, ok := n.(*ast.SequenceNode)
+		if !ok {
+			d.add(start(at), "want a list here ([a, b] or lines that begin with -), not "+shape(n))
+			return
+		}
+		out := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
+		for i, e := range seq.Values {
+			d.decode(e, out.Index(i))
+		}
+		v.Set(out)
+	default:
+		if !isScalar {
+			d.add(start(at), fmt.Sprintf("want %s here, not %s", want(v.Type()), shape(n)))
+			return
+		}
+		if err := setScalar(v, n, text); err != nil {
+			d.add(start(at), err.Error())
+		}
+	}
+}
+
+func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		return m.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{m}, true
+	}
+	return nil, false
+}
+
+func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
+	kvs, ok := pairs(n)
+	if !ok {
+		d.add(start(n), "want keys and values here (key: value), not "+shape(n))
+		return
+	}
+	fields, names := fieldsOf(v.Type())
+	for _, kv := range kvs {
+		key := keyText(kv.Key)
+		idx, ok := fields[key]
+		if !ok {
+			msg := fmt.Sprintf("unknown key %q", key)
+			if near := Nearest(key, names); near != "" {
+				msg += fmt.Sprintf("; did you mean %q?", near)
+			} else {
+				msg += "; known here: " + strings.Join(names, ", ")
+			}
+			d.add(start(kv.Key), msg)
+			continue
+		}
+		d.decode(kv.Value, v.FieldByIndex(idx))
+	}
+}
+
+func (d *Doc) decodeMap(n ast.Node, v reflect.Value) {
+	kvs, ok := pairs(n)
+	if !ok {
+		d.add(start(n), "want keys and values here (key: value), not "+shape(n))
+		return
+	}
+	out := reflect.MakeMapWithSize(v.Type(), len(kvs))
+	for _, kv := range kvs {
+		k := reflect.New(v.Type().Key()).Elem()
+		if err := setScalar(k, kv.Key, keyText(kv.Key)); err != nil {
+			d.add(start(kv.Key), err.Error())
+			continue
+		}
+		e := reflect.New(v.Type().Elem()).Elem()
+		d.decode(kv.Value, e)
+		out.SetMapIndex(k, e)
+	}
+	v.Set(out)
+}
+
+// fieldsOf lists the keys of a struct type, in order of declaration.
+func fieldsOf(t reflect.Type) (map[string][]int, []string) {
+	fields, names := map[string][]int{}, []string{}
+	for _, f := range reflect.VisibleFields(t) {
+		if !f.IsExported() || f.Anonymous {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if name == "-" {
+			continue
+		}
+		if name == "" {
+			name = strings.ToLower(f.Name)
+		}
+		fields[name] = f.Index
+		names = append(names, name)
+	}
+	return fields, names
+}
+
+// scalarText returns the text of a scalar as it was written, quotes and
+// indentation of blocks undone.
+func scalarText(n ast.Node) (string, bool) {
+	switch s := n.(type) {
+	case *ast.StringNode:
+		return s.Value, true
+	case *ast.LiteralNode:
+		return s.Value.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		return n.GetToken().Value, true
+	}
+	return "", false
+}
+
+func setScalar(v reflect.Value, n ast.Node, text string) error {
+	if v.Type() == durationType {
+		dur, err := time.ParseDuration(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a duration; write for example 500ms, 10s, 5m or 2h", text)
+		}
+		v.SetInt(int64(dur))
+		return nil
+	}
+	switch v.Kind() {
+	case reflect.String:
+		if _, isString := n.(*ast.StringNode); !isString && v.Type() != scalarType {
+			if _, isBlock := n.(*ast.LiteralNode); !isBlock {
+				// A bare 0123 or yes would have lost its spelling in other readers; here the text stands.
+				v.SetString(text)
+				return nil
+			}
+		}
+		v.SetString(text)
+	case reflect.Bool:
+		switch text {
+		case "true":
+			v.SetBool(true)
+		case "false":
+			v.SetBool(false)
+		default:
+			return fmt.Errorf("%q is neither true nor false", text)
+		}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		i, err := strconv.ParseInt(text, 0, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		if v.OverflowInt(i) {
+			return fmt.Errorf("%s is too large here", text)
+		}
+		v.SetInt(i)
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		i, err := strconv.ParseUint(text, 0, 64)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number from 0 up", text)
+		}
+		if v.OverflowUint(i) {
+			return fmt.Errorf("%s is too large here", text)
+		}
+		v.SetUint(i)
+	case reflect.Float32, reflect.Float64:
+		f, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			return fmt.Errorf("%q is not a number", text)
+		}
+		v.SetFloat(f)
+	default:
+		panic(fmt.Sprintf("BUG: conffile cannot decode into %s", v.Type()))
+	}
+	return nil
+}
+
+func want(t reflect.Type) string {
+	if t == durationType {
+		return "a duration such as 10s"
+	}
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a text"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	}
+	return "a whole number"
+}
+
+func shape(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "keys and values"
+	case *ast.SequenceNode:
+		return "a list"
+	}
+	return "a single value"
+}
