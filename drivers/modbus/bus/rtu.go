@@ -1,0 +1,217 @@
+package bus
+
+import (
+	"context"
+	"time"
+)
+
+// slack is allowed on top of every limit of a serial line: an FTDI adapter at
+// its default latency_timer holds bytes back for 16 ms.
+const slack = 20 * time.Millisecond
+
+// maxRTU is the longest RTU frame.
+const maxRTU = 256
+
+// exchange is one transaction while it runs.
+type exchange struct {
+	request
+	timing   Timing
+	start    time.Time // the request was handed over
+	end      time.Time // the last byte of the answer
+	received []byte    // all bytes since start
+}
+
+// rtu speaks RTU frames over a stream and knows the state of the line.
+type rtu struct {
+	char  time.Duration // one character on the line; 0: not known (RTU over TCP)
+	gap   time.Duration // t3.5
+	echo  bool          // the adapter returns what we send
+	trace *trace
+
+	busy  time.Time // the line was last seen or made busy then
+	dirty bool      // after an error: the line must fall silent first
+	// late[unit] is until when an answer to a failed request may still come.
+	late [256]time.Time
+	// rest[unit] is when that unit's last transaction ended, for Timing.Pause.
+	rest [256]time.Time
+	buf  [2 * maxRTU]byte
+}
+
+// reset forgets what a lost stream left behind; late answers stay possible.
+func (r *rtu) reset() { r.busy, r.dirty = time.Now(), false }
+
+// quiet is the silence that ends whatever is still being sent to us.
+func (r *rtu) quiet() time.Duration { return r.gap + slack }
+
+// exchange sends x.adu and waits for its answer, which it returns as a frame
+// of its own. Its deadline is absolute: the request's line time, the response
+// limit, the answer's line time, and slack; or the context's, if sooner.
+func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Error) {
+	stop := watch(ctx, c)
+	defer stop()
+	if err := r.settle(ctx, c, x); err != nil {
+		return nil, err
+	}
+	x.start = time.Now()
+	c.SetWriteDeadline(x.start.Add(x.timing.Response + time.Second))
+	if _, err := c.Write(x.adu); err != nil {
+		r.dirty = true
+		return nil, lostError("send", err, false)
+	}
+	sent := x.start.Add(time.Duration(len(x.adu)) * r.char)
+	r.busy = sent
+	frame, err := r.receive(ctx, c, x, sent)
+	if x.end.IsZero() {
+		x.end = time.Now()
+	}
+	r.rest[x.unit] = x.end
+	if err != nil {
+		r.dirty = r.dirty || len(x.received) > 0
+		// What the limit allows may still come after damage; after a
+		// time-out a device that is a little too slow still will.
+		limit := sent.Add(x.timing.Response + slack)
+		if err.Kind != Garbled {
+			limit = x.end.Add(x.timing.Response)
+		}
+		if limit.After(x.end) {
+			r.late[x.unit] = limit
+		}
+		return nil, err
+	}
+	r.dirty, r.late[x.unit] = false, time.Time{}
+	return frame, nil
+}
+
+// receive collects bytes until they are the answer, cannot be, or time is up.
+func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time) ([]byte, *Error) {
+	first := sent.Add(x.timing.Response + slack)
+	if r.echo {
+		first = first.Add(slack)
+	}
+	whole := first.Add(time.Duration(5+x.dataBytes()) * r.char)
+	b, skip := r.buf[:0], 0 // skip: echo and foreign frames before the answer
+	for {
+		deadline := whole
+		if len(b) == skip && skip == 0 {
+			deadline = first
+		}
+		if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+			deadline = d
+		}
+		if len(b) == cap(b) {
+			return nil, garbled("more bytes than any answer has")
+		}
+		n, err := readUntil(ctx, c, b[len(b):cap(b)], deadline)
+		b = b[:len(b)+n]
+		x.received = b
+		switch {
+		case err == nil:
+			x.end = time.Now()
+			r.busy = x.end
+		case !timedOut(err):
+			return nil, lostError("receive", err, len(b) > 0)
+		case ctx.Err() != nil && ctxError(ctx).Kind == Canceled:
+			return nil, ctxError(ctx)
+		case len(b) > skip:
+			return nil, garbled("only %d of the answer's bytes came in time", len(b)-skip)
+		default:
+			return nil, noReply("nothing within %v", x.timing.Response)
+		}
+		if r.echo && skip == 0 {
+			if len(b) < len(x.adu) {
+				continue
+			}
+			if string(b[:len(x.adu)]) != string(x.adu) {
+				return nil, garbled("the echo differs from what was sent: a collision, or echo: true on an adapter without one")
+			}
+			skip = len(x.adu)
+		}
+	frames:
+		for {
+			v, n, why := parseRTU(x.request, b[skip:])
+			switch v {
+			case answer:
+				if trail := len(b) - skip - n; trail > 2 { // one or two are the glitch of a driver switching off
+					return nil, garbled("%d bytes follow the answer", trail)
+				}
+				return append([]byte(nil), b[skip:skip+n]...), nil
+			case foreign:
+				r.trace.count(func(c *Counters) { c.Late++ })
+				r.late[b[skip]] = time.Time{}
+				skip += n
+			case damaged:
+				return nil, garbled("%s", why)
+			case more:
+				break frames
+			}
+		}
+	}
+}
+
+// settle returns when the line is ours: silent, with no answer under way that
+// could be taken for the one to x, the unit rested, t3.5 gone by.
+func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
+	if p := x.timing.Pause; p > 0 && !sleepUntil(ctx, r.rest[x.unit].Add(p)) {
+		return ctxError(ctx)
+	}
+	if err := r.outwait(ctx, c, x.unit); err != nil {
+		return err
+	}
+	for {
+		if !sleepUntil(ctx, r.busy.Add(r.gap)) {
+			return ctxError(ctx)
+		}
+		n, err := c.flush()
+		if err != nil {
+			return lostError("flush", err, false)
+		}
+		if n == 0 {
+			return nil
+		}
+		r.trace.count(func(c *Counters) { c.Stray += uint64(n) })
+		r.busy = time.Now()
+		if d, ok := ctx.Deadline(); ok && r.busy.After(d) {
+			return garbled("the line does not fall silent")
+		}
+	}
+}
+
+// outwait reads and drops until the line has been silent after an error, and
+// until the late answer of this unit has come or can no longer be expected.
+func (r *rtu) outwait(ctx context.Context, c stream, unit byte) *Error {
+	b := r.buf[:0]
+	for {
+		until := r.late[unit]
+		if r.dirty && r.busy.Add(r.quiet()).After(until) {
+			until = r.busy.Add(r.quiet())
+		}
+		if d, ok := ctx.Deadline(); ok && d.Before(until) {
+			until = d
+		} else if !until.After(time.Now()) {
+			r.dirty, r.late[unit] = false, time.Time{}
+			return nil
+		}
+		n, err := readUntil(ctx, c, b[len(b):cap(b)], until)
+		if err != nil {
+			if !timedOut(err) {
+				return lostError("receive", err, false)
+			}
+			if ctx.Err() != nil {
+				return ctxError(ctx)
+			}
+			continue
+		}
+		r.busy, r.dirty = time.Now(), true
+		b = b[:len(b)+n]
+		if from, n, ok := soundFrame(b); ok {
+			r.trace.count(func(c *Counters) { c.Late++ })
+			r.late[from] = time.Time{}
+			b = r.buf[:copy(r.buf[:], b[n:])]
+			continue
+		}
+		if len(b) == cap(b) {
+			r.trace.count(func(c *Counters) { c.Stray += uint64(len(b)) })
+			b = b[:0]
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package bus
+
+import (
+	"sync"
+	"time"
+)
+
+// Transaction is one request and what came of it: the evidence for a reading.
+type Transaction struct {
+	Number            uint64        // counts from 1 over the life of the Bus
+	Start             time.Time     // when the request was handed to the line
+	Took              time.Duration // until the last byte of the answer, or the verdict
+	Unit, Function    byte
+	Address, Quantity uint16
+	Request           []byte // the frame as sent
+	Answer            []byte // every byte received since, sound or not
+	Kind              Kind   // 0: data came
+	Code              byte   // exception code when Kind is Refused
+	Note              string // what was wrong, "" when nothing was
+}
+
+// Counters count what happened on a Bus since it was made.
+type Counters struct {
+	Requests uint64 // transactions tried, of which:
+	Answers  uint64 // brought data
+	Refused  uint64 // brought an exception
+	Garbled  uint64
+	NoReply  uint64
+	Lost     uint64 // not connected
+	Canceled uint64
+	// Late counts sound answers that came after their time-out, or to another
+	// transaction or unit, and were dropped.
+	Late uint64
+	// Stray counts bytes that came when nothing was expected.
+	Stray uint64
+	// Opens counts how often the port was opened or the peer dialled with success.
+	Opens uint64
+}
+
+// traceDepth is how many transactions the ring keeps: at 9600 baud the last
+// few seconds, at 60 KiB in the worst case.
+const traceDepth = 128
+
+// trace is the ring. Its buffers are reused, so a running bus allocates nothing for it.
+type trace struct {
+	mu     sync.Mutex // guards everything below
+	ring   [traceDepth]Transaction
+	next   uint64
+	counts Counters
+}
+
+// add files one transaction; it copies request and answer.
+func (t *trace) add(x Transaction) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	slot := &t.ring[t.next%traceDepth]
+	req, ans := append(slot.Request[:0], x.Request...), append(slot.Answer[:0], x.Answer...)
+	t.next++
+	x.Number = t.next
+	x.Request, x.Answer = req, ans
+	*slot = x
+	c := &t.counts
+	c.Requests++
+	switch x.Kind {
+	case 0:
+		c.Answers++
+	case Refused:
+		c.Refused++
+	case Garbled:
+		c.Garbled++
+	case NoReply:
+		c.NoReply++
+	case NotConnected:
+		c.Lost++
+	case Canceled:
+		c.Canceled++
+	}
+}
+
+func (t *trace) count(f func(*Counters)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f(&t.counts)
+}
+
+func (t *trace) last() []Transaction {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := min(t.next, traceDepth)
+	out := make([]Transaction, 0, n)
+	for i := t.next - n; i < t.next; i++ {
+		x := t.ring[i%traceDepth]
+		x.Request = append([]byte(nil), x.Request...)
+		x.Answer = append([]byte(nil), x.Answer...)
+		out = append(out, x)
+	}
+	return out
+}
