@@ -224,15 +224,17 @@ func TestStoreRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, change := range map[string]func(*telemetry.Sample){
-		"kind of a gap":   func(s *telemetry.Sample) { s.Kind = "gateway_gap" },
-		"device name":     func(s *telemetry.Sample) { s.Device = "D 1" },
-		"negative group":  func(s *telemetry.Sample) { s.Group = -1 },
-		"reserved point":  func(s *telemetry.Sample) { s.Readings = []telemetry.Reading{{Point: "seq"}} },
-		"point twice":     func(s *telemetry.Sample) { s.Readings = append(s.Readings, s.Readings[0]) },
-		"unknown tag":     func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "room", Value: "1"}} },
-		"tag backslash":   func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "area", Value: `a\`}} },
-		"tag newline":     func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "area", Value: "a\nb"}} },
-		"tags not sorted": func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "system", Value: "1"}, {Key: "area", Value: "2"}} },
+		"kind of a gap":  func(s *telemetry.Sample) { s.Kind = "gateway_gap" },
+		"device name":    func(s *telemetry.Sample) { s.Device = "D 1" },
+		"negative group": func(s *telemetry.Sample) { s.Group = -1 },
+		"reserved point": func(s *telemetry.Sample) { s.Readings = []telemetry.Reading{{Point: "seq"}} },
+		"point twice":    func(s *telemetry.Sample) { s.Readings = append(s.Readings, s.Readings[0]) },
+		"unknown tag":    func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "room", Value: "1"}} },
+		"tag backslash":  func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "area", Value: `a\`}} },
+		"tag newline":    func(s *telemetry.Sample) { s.Tags = []telemetry.Tag{{Key: "area", Value: "a\nb"}} },
+		"tags not sorted": func(s *telemetry.Sample) {
+			s.Tags = []telemetry.Tag{{Key: "system", Value: "1"}, {Key: "area", Value: "2"}}
+		},
 		"line too long": func(s *telemetry.Sample) {
 			s.Readings[0].Value = telemetry.StringValue(strings.Repeat("x", MaxLine-150))
 		},
