@@ -1,0 +1,254 @@
+package ledger
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+)
+
+// schema of the file. Sets of seqs are ranges.encode; times are nanoseconds.
+const schema = `
+CREATE TABLE IF NOT EXISTS epochs (
+  site TEXT NOT NULL, gateway TEXT NOT NULL, epoch INTEGER NOT NULL,
+  base INTEGER NOT NULL, top INTEGER NOT NULL, held INTEGER NOT NULL,
+  ended INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
+  dups INTEGER NOT NULL, first_time INTEGER NOT NULL, last_time INTEGER NOT NULL,
+  stored BLOB NOT NULL, quarantined BLOB NOT NULL, lost BLOB NOT NULL,
+  PRIMARY KEY (site, gateway, epoch)
+);
+CREATE INDEX IF NOT EXISTS held ON epochs (held) WHERE held = 1;
+CREATE TABLE IF NOT EXISTS gaps (
+  site TEXT NOT NULL, gateway TEXT NOT NULL, epoch INTEGER NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL,
+  from_time INTEGER NOT NULL, to_time INTEGER NOT NULL, reason TEXT NOT NULL,
+  PRIMARY KEY (site, gateway, epoch, first, last, reason)
+);
+PRAGMA user_version = 1;
+`
+
+const columns = "base, top, held, ended, last, reason, dups, first_time, last_time, stored, quarantined, lost"
+
+// openDB opens the file with synchronous=FULL: a commit that returned is on
+// the disk, so that what a board was told survives a power cut of the hub.
+func (l *Ledger) openDB(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	q := url.Values{"_pragma": {"journal_mode(WAL)", "synchronous(FULL)", "busy_timeout(5000)"}, "_txlock": {"immediate"}}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: escape(path), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return err
+	}
+	db.SetMaxOpenConns(2)
+	l.db = db
+	if err := l.start(); err != nil {
+		return errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }
+
+// syncDir makes the names of new files durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func (l *Ledger) start() error {
+	var version int
+	if err := l.db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return err
+	}
+	if version > 1 {
+		return fmt.Errorf("file is of version %d, this hub knows 1: use a newer hub", version)
+	}
+	if _, err := l.db.Exec(schema); err != nil {
+		return err
+	}
+	rows, err := l.db.Query("SELECT DISTINCT site, gateway, CASE WHEN held = 1 THEN epoch ELSE 0 END FROM epochs")
+	if err != nil {
+		return err
+	}
+	var held []key
+	for rows.Next() {
+		var k key
+		if err := rows.Scan(&k.Site, &k.Gateway.Gateway, &k.epoch); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		l.gate(k.Gateway)
+		if k.epoch != 0 {
+			held = append(held, k)
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, k := range held {
+		if e := l.epoch(k); !e.loaded {
+			return fmt.Errorf("epoch %d of %s/%s is not readable", k.epoch, k.Site, k.Gateway.Gateway)
+		}
+	}
+	return nil
+}
+
+// load fills e from its row, if there is one. What e already holds stays.
+func (l *Ledger) load(e *epoch) error {
+	row := l.db.QueryRow("SELECT "+columns+" FROM epochs WHERE site=? AND gateway=? AND epoch=?", e.Site, e.Gateway.Gateway, int64(e.epoch))
+	d, err := scan(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		e.loaded = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if d.gaps, err = l.loadGaps(e.key); err != nil {
+		return err
+	}
+	e.stored, e.quarantined, e.lost = d.stored.union(e.stored), d.quarantined.union(e.quarantined), d.lost.union(e.lost)
+	e.base, e.top, e.dups = max(e.base, d.base), max(e.top, d.top), e.dups+d.dups
+	if !e.ended {
+		e.ended, e.last, e.reason = d.ended, d.last, d.reason
+	}
+	if d.from != 0 && (e.from == 0 || d.from < e.from) {
+		e.from = d.from
+	}
+	e.to = max(e.to, d.to)
+	e.gaps = append(d.gaps, e.gaps...)
+	e.loaded = true
+	e.held = d.held
+	e.synced.known, e.synced.held = true, d.held
+	e.synced.upto, e.synced.also = uptoAlso(d.settled())
+	return nil
+}
+
+func scan(f func(...any) error) (*epoch, error) {
+	var (
+		e                         epoch
+		base, top, last, dups     int64
+		stored, quarantined, lost []byte
+	)
+	if err := f(&base, &top, &e.held, &e.ended, &last, &e.reason, &dups, &e.from, &e.to, &stored, &quarantined, &lost); err != nil {
+		return nil, err
+	}
+	e.base, e.top, e.last, e.dups = uint64(base), uint64(top), uint64(last), uint64(dups)
+	var errs [3]error
+	e.stored, errs[0] = decodeRanges(stored)
+	e.quarantined, errs[1] = decodeRanges(quarantined)
+	e.lost, errs[2] = decodeRanges(lost)
+	return &e, errors.Join(errs[:]...)
+}
+
+func (l *Ledger) loadGaps(k key) ([]gap, error) {
+	rows, err := l.db.Query("SELECT first, last, from_time, to_time, reason FROM gaps WHERE site=? AND gateway=? AND epoch=? ORDER BY first",
+		k.Site, k.Gateway.Gateway, int64(k.epoch))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []gap
+	for rows.Next() {
+		var g gap
+		if err := rows.Scan(&g.first, &g.last, &g.from, &g.to, &g.reason); err != nil {
+			return nil, err
+		}
+		out = append(out, g)
+	}
+	return out, rows.Err()
+}
+
+// snapshot is what one Sync writes of one epoch.
+type snapshot struct {
+	e     *epoch
+	copy  epoch
+	upto  uint64
+	also  ranges
+	blobs [3][]byte
+}
+
+// Sync makes what was settled durable and lets Committed tell it. On error
+// nothing of it is told; the next Sync tries again.
+func (l *Ledger) Sync() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	batch, err := l.collect()
+	if err != nil || len(batch) == 0 {
+		return err
+	}
+	if err := l.writeBatch(batch); err != nil {
+		l.mu.Lock()
+		for _, s := range batch {
+			s.e.dirty = true
+		}
+		l.mu.Unlock()
+		return fmt.Errorf("ledger: sync: %w", err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range batch {
+		s.e.synced.known, s.e.synced.held = true, s.copy.held
+		s.e.synced.upto, s.e.synced.also = s.upto, s.also
+		if e := s.e; !e.held && !e.dirty && len(e.queued) == 0 {
+			// Settled for good: it is read from disk when asked for.
+			delete(l.epochs, e.key)
+			delete(l.gates[e.Gateway].epochs, e.key.epoch)
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) collect() ([]snapshot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var batch []snapshot
+	for _, e := range l.epochs {
+		if !e.dirty {
+			continue
+		}
+		if !e.loaded {
+			if err := l.load(e); err != nil {
+				return nil, fmt.Errorf("ledger: read epoch %d of %s/%s: %w", e.epoch, e.Site, e.Gateway.Gateway, err)
+			}
+		}
+		s := snapshot{e: e, copy: *e, blobs: [3][]byte{e.stored.encode(), e.quarantined.encode(), e.lost.encode()}}
+		s.copy.gaps = append([]gap(nil), e.gaps...)
+		s.upto, s.also = uptoAlso(e.settled())
+		batch = append(batch, s)
+	}
+	for _, s := range batch {
+		s.e.dirty = false
+	}
+	return batch, nil
+}
+
+func (l *Ledger) writeBatch(batch []snapshot) error {
+	tx, err := l.db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	for _, s := range batch {
+		e := s.copy
+		if _, err := tx.Exec("INSERT OR REPLACE INTO epochs (site, gateway, epoch, "+columns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+			e.Site, e.Gateway.Gateway, int64(e.epoch), int64(e.base), int64(e.top), e.held, e.ended, int64(e.last), e.reason,
+			int64(e.dups), e.from, e.to, s.blobs[0], s.blobs[1], s.blobs[2]); err != nil {
+			return err
+		}
+		for _, g := range e.gaps {
+			if _, err := tx.Exec("INSERT OR IGNORE INTO gaps VALUES (?,?,?,?,?,?,?,?)",
+				e.Site, e.Gateway.Gateway, int64(e.epoch), int64(g.first), int64(g.last), g.from, g.to, g.reason); err != nil {
+				return err
+			}
+		}
+	}
+	return tx.Commit()
+}

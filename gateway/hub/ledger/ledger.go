@@ -1,0 +1,333 @@
+// Package ledger is the hub's book of what each board sent: which sequence
+// numbers have come, which are stored, in quarantine, declared lost by the
+// board, and which are missing.
+//
+// From it come two things. `committed` tells a board what it may free: that is
+// the promise "nothing lost", so the ledger never says more than is on its own
+// disk (Sync), and after a restart never less than it said before. And the
+// report shows anyone the proof: expected, stored, lost and why, missing, twice.
+//
+// The identity of a record is (site, gateway, epoch, seq), see "Identity" in
+// docs/contract.md.
+package ledger
+
+import (
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"math"
+	"sort"
+	"sync"
+	"time"
+
+	"luquan/gateway/telemetry"
+	"luquan/gateway/wire"
+)
+
+const (
+	maxSeq = math.MaxInt64 - 1
+	// maxAlso bounds the ranges above upto that one epoch's committed names;
+	// the lowest are named, the board sends the others again.
+	maxAlso = 64
+)
+
+// Ledger is the book. It may be used from several goroutines.
+type Ledger struct {
+	hub string
+	log *slog.Logger
+	db  *sql.DB
+
+	syncing sync.Mutex // one Sync at a time
+
+	mu     sync.Mutex // guards what follows
+	epochs map[key]*epoch
+	gates  map[Gateway]*gate
+}
+
+// Gateway names one board.
+type Gateway struct {
+	Site    string `json:"site"`
+	Gateway string `json:"gateway"`
+}
+
+type key struct {
+	Gateway
+	epoch uint64
+}
+
+// gate is what is known of a board apart from its epochs.
+type gate struct {
+	current uint64 // epoch of the last State, 0 before
+	epochs  map[uint64]*epoch
+}
+
+// epoch is one epoch of one board.
+type epoch struct {
+	key
+	loaded bool // false: the row on disk could not be read and must not be overwritten
+	dirty  bool
+
+	base        uint64 // all to base is settled by the board's own word (holds)
+	stored      ranges
+	quarantined ranges
+	lost        ranges
+	gaps        []gap
+	ended       bool
+	last        uint64 // of an ended epoch
+	reason      string
+	held        bool   // the board still holds it: it stands in committed
+	top         uint64 // largest seq known to be drawn
+	dups        uint64
+	from, to    int64 // stamps of stored records, ns; 0 when there are none
+
+	// received and queued live in memory only: what was received and not
+	// stored comes again.
+	received ranges
+	queued   ranges
+
+	synced struct { // what is on disk, and may be told
+		known bool
+		held  bool
+		upto  uint64
+		also  ranges
+	}
+}
+
+type gap struct {
+	first, last uint64
+	from, to    int64
+	reason      string
+}
+
+// settled is everything that will not come again.
+func (e *epoch) settled() ranges {
+	s := e.stored.union(e.quarantined).union(e.lost)
+	s.add(1, e.base)
+	if e.ended {
+		// Past the end nothing was kept by the board; it will send nothing.
+		s.add(e.last+1, max(s.top(), e.received.top()))
+	}
+	return s
+}
+
+// uptoAlso splits a settled set into what the contract calls upto and also.
+func uptoAlso(s ranges) (uint64, ranges) {
+	upto := uint64(0)
+	if len(s) > 0 && s[0][0] == 1 {
+		upto, s = s[0][1], s[1:]
+	}
+	return upto, s[:min(len(s), maxAlso)].clone()
+}
+
+// Open opens or creates the book at path. hub is the name and boot id that
+// committed documents bear, "name/boot"; log may be nil.
+func Open(path, hub string, log *slog.Logger) (*Ledger, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := &Ledger{hub: hub, log: log.With("component", "ledger"), epochs: map[key]*epoch{}, gates: map[Gateway]*gate{}}
+	if err := l.openDB(path); err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return l, nil
+}
+
+// Close closes the file. What was not synced will come again.
+func (l *Ledger) Close() error { return l.db.Close() }
+
+// Receive notes that a record has come. fresh reports that it never came
+// before, so that it is to be shown and judged; wanted that it is to be
+// written to the store: it is neither settled nor waiting already. A wanted
+// record counts as waiting until Settle or Release.
+func (l *Ledger) Receive(site, gateway string, epochID, seq uint64) (fresh, wanted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.epoch(key{Gateway{site, gateway}, epochID})
+	e.top = max(e.top, seq)
+	if !e.held { // who sends it holds it
+		e.held, e.dirty = true, true
+	}
+	settled := e.stored.has(seq) || e.quarantined.has(seq)
+	fresh = !settled && !e.received.has(seq)
+	if !fresh {
+		e.dups++
+	}
+	e.received.add(seq, seq)
+	wanted = !settled && !e.queued.has(seq)
+	if wanted {
+		e.queued.add(seq, seq)
+	}
+	return fresh, wanted
+}
+
+// Release says that a wanted record could not wait after all (the queue is
+// full): when it comes again it is wanted again.
+func (l *Ledger) Release(site, gateway string, epochID, seq uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.epoch(key{Gateway{site, gateway}, epochID}).queued.remove(seq, seq)
+}
+
+// Settle notes that the store, or the quarantine, has made a record durable.
+// What a gap or the end of an epoch says counts from here. Nothing of it is
+// told to a board before Sync.
+func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gw := Gateway{site, gateway}
+	e := l.epoch(key{gw, r.Epoch})
+	e.dirty = true
+	e.top = max(e.top, r.Seq)
+	e.queued.remove(r.Seq, r.Seq)
+	e.received.add(r.Seq, r.Seq)
+	if quarantined {
+		e.quarantined.add(r.Seq, r.Seq)
+		return // its content is not believed
+	}
+	e.stored.add(r.Seq, r.Seq)
+	if ns := r.Sample.Time.UnixNano(); r.Kind == wire.Reading {
+		if e.from == 0 || ns < e.from {
+			e.from = ns
+		}
+		e.to = max(e.to, ns)
+	}
+	switch r.Kind {
+	case wire.Gap:
+		l.lose(gw, r.Gap)
+	case wire.EpochEnd:
+		x := l.epoch(key{gw, r.End.Ended})
+		x.dirty, x.ended, x.last, x.reason = true, true, r.End.Last, r.End.Reason
+		x.top = max(x.top, x.last)
+	}
+}
+
+func (l *Ledger) lose(gw Gateway, g telemetry.Gap) {
+	if g.First == 0 || g.Last < g.First || g.Last > maxSeq {
+		return
+	}
+	e := l.epoch(key{gw, g.LostEpoch})
+	e.dirty = true
+	e.top = max(e.top, g.Last)
+	e.lost.add(g.First, g.Last)
+	n := gap{g.First, g.Last, g.From.UnixNano(), g.To.UnixNano(), g.Reason}
+	for _, have := range e.gaps {
+		if have == n {
+			return
+		}
+	}
+	e.gaps = append(e.gaps, n)
+}
+
+// State takes what a board that is online says it holds. Below the first of an
+// epoch all is settled; epochs it no longer holds leave committed.
+func (l *Ledger) State(site, gateway string, st wire.State) {
+	if !st.Online {
+		return // a will tells what was held when its connection began
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	gw := Gateway{site, gateway}
+	for id, h := range st.Holds {
+		e := l.epoch(key{gw, id})
+		if h[0]-1 > e.base {
+			e.base, e.dirty = h[0]-1, true
+		}
+		e.top = max(e.top, h[1])
+		e.dirty = e.dirty || !e.synced.known
+	}
+	cur := l.epoch(key{gw, st.Epoch}) // stands in committed from the start
+	cur.dirty = cur.dirty || !cur.synced.known
+	g := l.gate(gw)
+	g.current = st.Epoch
+	for id, e := range g.epochs {
+		_, held := st.Holds[id]
+		held = held || id == st.Epoch
+		if held != e.held {
+			e.held, e.dirty = held, true
+		}
+	}
+}
+
+// Committed returns what may be told to a board: what was on disk at the last
+// Sync. ok is false when the board is not known.
+func (l *Ledger) Committed(site, gateway string, now time.Time) (c wire.Committed, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	g := l.gates[Gateway{site, gateway}]
+	if g == nil {
+		return wire.Committed{}, false
+	}
+	c = wire.Committed{V: 1, Hub: l.hub, Time: now.UnixNano(), Epochs: map[uint64]wire.CommitEpoch{}}
+	for id, e := range g.epochs {
+		if e.synced.known && e.synced.held {
+			c.Epochs[id] = wire.CommitEpoch{Upto: e.synced.upto, Also: e.synced.also.clone()}
+		}
+	}
+	return c, true
+}
+
+// Gateways lists the boards in the book, sorted.
+func (l *Ledger) Gateways() []Gateway {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]Gateway, 0, len(l.gates))
+	for g := range l.gates {
+		out = append(out, g)
+	}
+	sort.Slice(out, func(i, j int) bool {
+		if out[i].Site != out[j].Site {
+			return out[i].Site < out[j].Site
+		}
+		return out[i].Gateway < out[j].Gateway
+	})
+	return out
+}
+
+// Missing returns, by epoch, the seqs a board still holds by its own account
+// or has passed over, that have neither come nor been settled.
+func (l *Ledger) Missing(site, gateway string) map[uint64][][2]uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := map[uint64][][2]uint64{}
+	if g := l.gates[Gateway{site, gateway}]; g != nil {
+		for id, e := range g.epochs {
+			if m := e.missing(); len(m) > 0 {
+				out[id] = m
+			}
+		}
+	}
+	return out
+}
+
+func (e *epoch) missing() ranges {
+	top := e.top
+	if e.ended {
+		top = e.last
+	}
+	return e.settled().union(e.received).holes(1, top)
+}
+
+func (l *Ledger) gate(gw Gateway) *gate {
+	g := l.gates[gw]
+	if g == nil {
+		g = &gate{epochs: map[uint64]*epoch{}}
+		l.gates[gw] = g
+	}
+	return g
+}
+
+// epoch returns the entry of k, from memory, from disk, or a new one.
+func (l *Ledger) epoch(k key) *epoch {
+	e := l.epochs[k]
+	if e == nil {
+		e = &epoch{key: k, held: true}
+		l.epochs[k] = e
+		l.gate(k.Gateway).epochs[k.epoch] = e
+	}
+	if !e.loaded {
+		if err := l.load(e); err != nil {
+			l.log.Error("epoch not readable, it is not committed until it is", "site", k.Site, "gateway", k.Gateway.Gateway, "epoch", k.epoch, "error", err)
+		}
+	}
+	return e
+}

@@ -1,0 +1,351 @@
+package ledger
+
+import (
+	"math/rand/v2"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"luquan/gateway/telemetry"
+	"luquan/gateway/wire"
+)
+
+var now = time.Unix(1_763_850_000, 0).UTC()
+
+func open(t *testing.T, path string) *Ledger {
+	t.Helper()
+	l, err := Open(path, "hub/boot", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func reading(epoch, seq uint64) wire.Record {
+	return wire.Record{Epoch: epoch, Seq: seq, Kind: wire.Reading,
+		Sample: telemetry.Record{Sample: telemetry.Sample{Time: now.Add(time.Duration(seq) * time.Second)}}}
+}
+
+func mustSync(t *testing.T, l *Ledger) {
+	t.Helper()
+	if err := l.Sync(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func committed(t *testing.T, l *Ledger, epoch uint64) (wire.CommitEpoch, bool) {
+	t.Helper()
+	c, ok := l.Committed("s", "g", now)
+	if !ok {
+		t.Fatal("board not known")
+	}
+	if _, err := c.Marshal(); err != nil {
+		t.Fatalf("committed breaks the contract: %v", err)
+	}
+	e, ok := c.Epochs[epoch]
+	return e, ok
+}
+
+func one(t *testing.T, l *Ledger, epoch uint64) EpochReport {
+	t.Helper()
+	rs, err := l.Report(Filter{Site: "s", Gateway: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range rs {
+		if r.Epoch == epoch {
+			return r
+		}
+	}
+	t.Fatalf("no report of epoch %d", epoch)
+	return EpochReport{}
+}
+
+func TestReceive(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l.db"))
+	check := func(step string, fresh, wanted bool) {
+		t.Helper()
+		if f, w := l.Receive("s", "g", 9, 1); f != fresh || w != wanted {
+			t.Fatalf("%s: fresh %v wanted %v, want %v %v", step, f, w, fresh, wanted)
+		}
+	}
+	check("first", true, true)
+	check("while it waits", false, false)
+	l.Release("s", "g", 9, 1)
+	check("after the queue was full", false, true)
+	l.Settle("s", "g", reading(9, 1), false)
+	check("when stored", false, false)
+	if r := one(t, l, 9); r.Duplicates != 3 || r.Stored != 1 {
+		t.Fatalf("%+v", r)
+	}
+}
+
+// TestNothingToldBeforeSync is the promise behind committed.
+func TestNothingToldBeforeSync(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l.db")
+	l := open(t, path)
+	l.Receive("s", "g", 9, 1)
+	l.Settle("s", "g", reading(9, 1), false)
+	if c, ok := committed(t, l, 9); ok {
+		t.Fatalf("told before it was on disk: %+v", c)
+	}
+	mustSync(t, l)
+	l.Settle("s", "g", reading(9, 2), false)
+	if c, _ := committed(t, l, 9); c.Upto != 1 {
+		t.Fatalf("%+v", c)
+	}
+	l.db.Close() // the disk fails
+	if l.Sync() == nil {
+		t.Fatal("no error from a closed file")
+	}
+	if c, _ := committed(t, l, 9); c.Upto != 1 {
+		t.Fatalf("told though it failed: %+v", c)
+	}
+	l = open(t, path)
+	if c, _ := committed(t, l, 9); c.Upto != 1 {
+		t.Fatalf("after a restart: %+v", c)
+	}
+	if f, w := l.Receive("s", "g", 9, 1); f || w {
+		t.Fatalf("what was stored before the restart is fresh %v wanted %v", f, w)
+	}
+	if f, w := l.Receive("s", "g", 9, 2); !f || !w {
+		t.Fatalf("what was not is fresh %v wanted %v", f, w)
+	}
+}
+
+func TestGapsAndEnds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l.db")
+	l := open(t, path)
+	for _, s := range []uint64{1, 2, 6, 9} {
+		l.Receive("s", "g", 9, s)
+		l.Settle("s", "g", reading(9, s), false)
+	}
+	if m := l.Missing("s", "g"); !reflect.DeepEqual(m, map[uint64][][2]uint64{9: {{3, 5}, {7, 8}}}) {
+		t.Fatalf("missing %v", m)
+	}
+	gap := wire.Record{Epoch: 9, Seq: 10, Kind: wire.Gap, Gap: telemetry.Gap{LostEpoch: 9, First: 3, Last: 5, From: now, To: now, Reason: "buffer full"}}
+	l.Receive("s", "g", 9, 10)
+	if m := l.Missing("s", "g")[9]; len(m) != 2 {
+		t.Fatalf("a gap record counts before it is stored: %v", m)
+	}
+	l.Settle("s", "g", gap, false)
+	l.Settle("s", "g", gap, false) // again, after a resend
+	end := wire.Record{Epoch: 11, Seq: 1, Kind: wire.EpochEnd, End: telemetry.EpochEnd{Ended: 9, Last: 7, Reason: "power cut"}}
+	l.Settle("s", "g", end, false)
+	bad := reading(9, 7)
+	l.Settle("s", "g", bad, true)
+	mustSync(t, l)
+	for range 2 {
+		// 8 was lost with the power: past the end it is settled, so that the
+		// board, which knows 1 to 7, may free all.
+		if c, _ := committed(t, l, 9); c.Upto != 10 || len(c.Also) != 0 {
+			t.Fatalf("committed %+v", c)
+		}
+		r := one(t, l, 9)
+		if r.Stored != 5 || r.Quarantined != 1 || r.Lost != 3 || r.MissingSum != 0 || r.Expected != 9 || r.Ended != "power cut" ||
+			len(r.Gaps) != 1 || r.Gaps[0].Reason != "buffer full" {
+			t.Fatalf("report %+v", r)
+		}
+		if sum := r.Stored + r.Quarantined + r.Cleared + r.Lost + r.Waiting + r.MissingSum; sum != r.Expected {
+			t.Fatalf("the account does not add up: %d of %d", sum, r.Expected)
+		}
+		l.Close()
+		l = open(t, path)
+	}
+}
+
+func TestHolds(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l.db"))
+	st := wire.State{Online: true, Epoch: 12, Holds: map[uint64][2]uint64{9: {101, 150}, 12: {1, 0}}}
+	l.State("s", "g", st)
+	l.Settle("s", "g", reading(9, 101), false)
+	mustSync(t, l)
+	if c, _ := committed(t, l, 9); c.Upto != 101 {
+		t.Fatalf("a hub that begins late must take the board's word for what is settled: %+v", c)
+	}
+	if c, ok := committed(t, l, 12); !ok || c.Upto != 0 {
+		t.Fatalf("current epoch: %+v %v", c, ok)
+	}
+	if m := l.Missing("s", "g"); !reflect.DeepEqual(m, map[uint64][][2]uint64{9: {{102, 150}}}) {
+		t.Fatalf("missing %v", m)
+	}
+	will := wire.State{Online: false, Epoch: 12, Holds: map[uint64][2]uint64{}}
+	l.State("s", "g", will)
+	mustSync(t, l)
+	if _, ok := committed(t, l, 9); !ok {
+		t.Fatal("a will removed an epoch")
+	}
+	st.Holds = map[uint64][2]uint64{12: {1, 3}}
+	l.State("s", "g", st)
+	mustSync(t, l)
+	if _, ok := committed(t, l, 9); ok {
+		t.Fatal("an epoch no longer held stays in committed")
+	}
+	if r := one(t, l, 9); r.Stored != 1 || r.Cleared != 100 || r.MissingSum != 49 || r.Held {
+		t.Fatalf("the report forgot it: %+v", r)
+	}
+	if f, w := l.Receive("s", "g", 9, 101); f || w {
+		t.Fatalf("stored before it left: fresh %v wanted %v", f, w)
+	}
+	l.Receive("s", "g", 9, 102)
+	l.Settle("s", "g", reading(9, 102), false)
+	mustSync(t, l)
+	if c, ok := committed(t, l, 9); !ok || c.Upto != 102 {
+		t.Fatalf("who sends an epoch holds it: %+v %v", c, ok)
+	}
+}
+
+// TestRandomOrders settles the same records in random orders, with resends,
+// syncs and restarts between, against a map.
+func TestRandomOrders(t *testing.T) {
+	for seed := range uint64(25) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		path := filepath.Join(t.TempDir(), "l.db")
+		l := open(t, path)
+		const n = 120
+		settled, durable, upto := map[uint64]bool{}, map[uint64]bool{}, uint64(0)
+		snap := func() map[uint64]bool {
+			m := map[uint64]bool{}
+			for k := range settled {
+				m[k] = true
+			}
+			return m
+		}
+		for _, i := range rng.Perm(n * 2) {
+			seq := uint64(i%n) + 1
+			switch rng.IntN(4) {
+			case 0:
+				l.Settle("s", "g", reading(9, seq), true)
+			case 1:
+				hi := min(seq+uint64(rng.IntN(3)), n)
+				l.mu.Lock()
+				l.lose(Gateway{"s", "g"}, telemetry.Gap{LostEpoch: 9, First: seq, Last: hi})
+				l.mu.Unlock()
+				for s := seq; s <= hi; s++ {
+					settled[s] = true
+				}
+			default:
+				l.Settle("s", "g", reading(9, seq), false)
+			}
+			settled[seq] = true
+			switch rng.IntN(12) {
+			case 0:
+				mustSync(t, l)
+				durable = snap()
+			case 1:
+				l.Close() // what was not synced is forgotten, and comes again
+				l = open(t, path)
+				settled = map[uint64]bool{}
+				for k := range durable {
+					settled[k] = true
+				}
+			}
+			if len(durable) == 0 {
+				continue
+			}
+			c, _ := committed(t, l, 9)
+			if c.Upto < upto {
+				t.Fatalf("seed %d: upto went back from %d to %d", seed, upto, c.Upto)
+			}
+			upto = c.Upto
+			told := map[uint64]bool{}
+			for s := uint64(1); s <= c.Upto; s++ {
+				told[s] = true
+			}
+			for _, r := range c.Also {
+				for s := r[0]; s <= r[1]; s++ {
+					told[s] = true
+				}
+			}
+			if !reflect.DeepEqual(told, durable) && len(c.Also) < maxAlso {
+				t.Fatalf("seed %d: told %v, durable %v", seed, told, durable)
+			}
+		}
+		mustSync(t, l)
+		if r := one(t, l, 9); r.Stored+r.Quarantined < 1 || r.Stored > n {
+			t.Fatalf("%+v", r)
+		}
+		l.Close()
+	}
+}
+
+func TestReportSpan(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l.db"))
+	l.Settle("s", "g", reading(9, 100), false) // now + 100 s
+	for _, c := range []struct {
+		from, to time.Time
+		want     int
+	}{
+		{time.Time{}, time.Time{}, 1}, {now, now.Add(time.Hour), 1},
+		{now.Add(time.Hour), now.Add(2 * time.Hour), 0}, {now.Add(-time.Hour), now, 0},
+	} {
+		if rs, err := l.Report(Filter{From: c.from, To: c.to}); err != nil || len(rs) != c.want {
+			t.Errorf("from %v to %v: %d reports, %v", c.from, c.to, len(rs), err)
+		}
+	}
+	if rs, _ := l.Report(Filter{Site: "other"}); len(rs) != 0 {
+		t.Errorf("another site: %+v", rs)
+	}
+}
+
+func TestRangesAgainstMap(t *testing.T) {
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		var r ranges
+		m := map[uint64]bool{}
+		for range 60 {
+			a := uint64(rng.IntN(40)) + 1
+			b := a + uint64(rng.IntN(6))
+			if rng.IntN(3) == 0 {
+				r.remove(a, b)
+			} else {
+				r.add(a, b)
+			}
+			for s := a; s <= b; s++ {
+				m[s] = false
+				if r.has(a) {
+					m[s] = true
+				}
+			}
+			after := uint64(0)
+			for _, x := range r {
+				if x[0] <= after+1 && after > 0 || x[1] < x[0] {
+					t.Fatalf("seed %d: not canonical: %v", seed, r)
+				}
+				after = x[1]
+			}
+			n := uint64(0)
+			for s := uint64(1); s < 60; s++ {
+				if r.has(s) != m[s] {
+					t.Fatalf("seed %d: seq %d: %v, want %v in %v", seed, s, r.has(s), m[s], r)
+				}
+				if m[s] {
+					n++
+				}
+			}
+			if r.count() != n || r.holes(1, 60).count() != 60-n {
+				t.Fatalf("seed %d: count %d holes %d, want %d", seed, r.count(), r.holes(1, 60).count(), n)
+			}
+			back, err := decodeRanges(r.encode())
+			if err != nil || !reflect.DeepEqual(append(ranges{}, back...), append(ranges{}, r...)) {
+				t.Fatalf("seed %d: %v came back as %v, %v", seed, r, back, err)
+			}
+		}
+	}
+}
+
+func FuzzDecodeRanges(f *testing.F) {
+	f.Add(ranges{{1, 5}, {9, 9}}.encode())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := decodeRanges(b)
+		if err != nil {
+			return
+		}
+		again, err := decodeRanges(r.encode())
+		if err != nil || !reflect.DeepEqual(again, r) {
+			t.Fatalf("%v came back as %v, %v", r, again, err)
+		}
+	})
+}
