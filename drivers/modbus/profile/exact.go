@@ -1,0 +1,142 @@
+package profile
+
+import (
+	"math"
+	"math/big"
+	"math/bits"
+)
+
+// conv turns a raw number x into canonical units: (x*num + off) / den, rounded
+// once. All three are whole numbers, den is positive.
+type conv struct {
+	num, off, den big.Int
+	small         bool // all three fit in an int64
+	n, o, d       int64
+}
+
+// newConv returns the conversion x -> x*mul + add.
+func newConv(mul, add *big.Rat) conv {
+	var c conv
+	// common denominator: lcm of both
+	var g, q big.Int
+	g.GCD(nil, nil, mul.Denom(), add.Denom())
+	q.Div(add.Denom(), &g)
+	c.den.Mul(mul.Denom(), &q)
+	c.num.Mul(mul.Num(), &q)
+	q.Div(&c.den, add.Denom())
+	c.off.Mul(add.Num(), &q)
+	c.small = c.num.IsInt64() && c.off.IsInt64() && c.den.IsInt64()
+	if c.small {
+		c.n, c.o, c.d = c.num.Int64(), c.off.Int64(), c.den.Int64()
+	}
+	return c
+}
+
+// number is an exact decimal: (-1)^neg * mant * 10^exp.
+type number struct {
+	neg  bool
+	mant uint64
+	exp  int
+}
+
+func intNumber(i int64) number {
+	if i < 0 {
+		return number{neg: true, mant: -uint64(i)}
+	}
+	return number{mant: uint64(i)}
+}
+
+// maxExp bounds the exponents that are worth an exact answer: beyond, no
+// measurement lives.
+const maxExp = 400
+
+// apply returns (x*times*num + off)/den as the nearest float64; an infinity
+// when it is beyond one.
+func (c *conv) apply(x number, times int64) float64 {
+	if f, ok := c.fast(x, times); ok {
+		return f
+	}
+	if x.exp > maxExp || x.exp < -maxExp {
+		return math.NaN()
+	}
+	var n, d, ten big.Int
+	n.SetUint64(x.mant)
+	if x.neg {
+		n.Neg(&n)
+	}
+	n.Mul(&n, big.NewInt(times))
+	n.Mul(&n, &c.num)
+	off := new(big.Int).Set(&c.off)
+	d.Set(&c.den)
+	ten.Exp(big.NewInt(10), big.NewInt(int64(max(x.exp, -x.exp))), nil)
+	if x.exp >= 0 {
+		n.Mul(&n, &ten)
+	} else {
+		off.Mul(off, &ten)
+		d.Mul(&d, &ten)
+	}
+	n.Add(&n, off)
+	f, _ := new(big.Rat).SetFrac(&n, &d).Float64()
+	return f
+}
+
+const exactFloat = 1 << 53 // every whole number to here is a float64
+
+// fast is apply in machine words: both terms of the last division are whole
+// numbers that a float64 holds exactly, so the division rounds correctly.
+func (c *conv) fast(x number, times int64) (float64, bool) {
+	if !c.small || x.exp < -15 || x.exp > 15 {
+		return 0, false
+	}
+	neg := x.neg
+	n, ok := x.mant, true
+	mul := func(by int64) {
+		if by < 0 {
+			neg = !neg
+		}
+		hi, lo := bits.Mul64(n, magnitude(by))
+		if hi != 0 || lo > math.MaxInt64 {
+			ok = false
+		}
+		n = lo
+	}
+	mul(times)
+	mul(c.n)
+	off, den := c.o, c.d
+	if x.exp > 0 {
+		mul(pow10(x.exp))
+	} else if x.exp < 0 {
+		p := pow10(-x.exp)
+		if magnitude(off) > exactFloat/uint64(p) || den > exactFloat/p {
+			return 0, false
+		}
+		off, den = off*p, den*p
+	}
+	if !ok || n > exactFloat || magnitude(off) > exactFloat || den > exactFloat {
+		return 0, false
+	}
+	sum := int64(n)
+	if neg {
+		sum = -sum
+	}
+	sum += off
+	if magnitude(sum) > exactFloat {
+		return 0, false
+	}
+	return float64(sum) / float64(den), true
+}
+
+func magnitude(i int64) uint64 {
+	if i < 0 {
+		return -uint64(i)
+	}
+	return uint64(i)
+}
+
+func pow10(e int) int64 {
+	p := int64(1)
+	for range e {
+		p *= 10
+	}
+	return p
+}
