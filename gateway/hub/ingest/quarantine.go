@@ -1,0 +1,210 @@
+package ingest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+// quarantineFile is the size at which a new file is begun.
+const quarantineFile = 16 << 20
+
+// Entry is one line in quarantine.
+type Entry struct {
+	Time    time.Time `json:"time"` // when it was put there
+	Site    string    `json:"site"`
+	Gateway string    `json:"gateway"`
+	Epoch   uint64    `json:"epoch"`
+	Seq     uint64    `json:"seq"`
+	Reason  string    `json:"reason"`
+	Line    string    `json:"line,omitempty"` // as it came
+	Raw     []byte    `json:"raw,omitempty"`  // base64, in place of Line when that is not UTF-8
+}
+
+// NewEntry returns the entry of a line, which it copies.
+func NewEntry(at time.Time, site, gateway string, epoch, seq uint64, reason string, line []byte) Entry {
+	e := Entry{Time: at.UTC(), Site: site, Gateway: gateway, Epoch: epoch, Seq: seq, Reason: reason}
+	if utf8.Valid(line) {
+		e.Line = string(line)
+	} else {
+		e.Raw = bytes.Clone(line)
+	}
+	return e
+}
+
+// Quarantine keeps lines that no store takes, in files of one JSON object a
+// line that are only appended to. It may be used from several goroutines.
+type Quarantine struct {
+	dir string
+
+	mu   sync.Mutex // guards the file being written
+	file *os.File   // nil: open one at the next Add
+	size int64
+}
+
+// OpenQuarantine opens or creates the quarantine in dir.
+func OpenQuarantine(dir string) (*Quarantine, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("quarantine: %w", err)
+	}
+	return &Quarantine{dir: dir}, nil
+}
+
+// Close closes the file being written.
+func (q *Quarantine) Close() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.drop()
+}
+
+func (q *Quarantine) drop() error {
+	if q.file == nil {
+		return nil
+	}
+	err := q.file.Close()
+	q.file = nil
+	return err
+}
+
+// Add appends entries and returns when they are on the disk.
+func (q *Quarantine) Add(entries []Entry) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	for _, e := range entries {
+		if err := enc.Encode(e); err != nil {
+			return fmt.Errorf("quarantine: %w", err)
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.append(b.Bytes()); err != nil {
+		// After a failed write or sync the file's state is not known: the
+		// next Add begins a new one.
+		return errors.Join(fmt.Errorf("quarantine: %w", err), q.drop())
+	}
+	return nil
+}
+
+func (q *Quarantine) append(b []byte) error {
+	if q.file != nil && q.size > quarantineFile {
+		if err := q.drop(); err != nil {
+			return err
+		}
+	}
+	if q.file == nil {
+		if err := q.begin(); err != nil {
+			return err
+		}
+	}
+	n, err := q.file.Write(b)
+	q.size += int64(n)
+	if err != nil {
+		return err
+	}
+	return q.file.Sync()
+}
+
+// begin creates the next file: its name sorts after all others.
+func (q *Quarantine) begin() error {
+	names, err := q.names()
+	if err != nil {
+		return err
+	}
+	next := 1
+	if len(names) > 0 {
+		if _, err := fmt.Sscanf(names[len(names)-1], "quarantine-%d.jsonl", &next); err != nil {
+			return fmt.Errorf("file name %q: %w", names[len(names)-1], err)
+		}
+		next++
+	}
+	f, err := os.OpenFile(filepath.Join(q.dir, fmt.Sprintf("quarantine-%09d.jsonl", next)), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return err
+	}
+	d, err := os.Open(q.dir)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	q.file, q.size = f, 0
+	return nil
+}
+
+func (q *Quarantine) names() ([]string, error) {
+	list, err := os.ReadDir(q.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), "quarantine-") && strings.HasSuffix(e.Name(), ".jsonl") {
+			names = append(names, e.Name())
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// List returns the newest entries, at most limit, newest first. A line torn by
+// a power cut was never counted as kept and is left out.
+func (q *Quarantine) List(limit int) ([]Entry, error) {
+	names, err := q.names()
+	if err != nil {
+		return nil, fmt.Errorf("quarantine: %w", err)
+	}
+	out := []Entry{}
+	for i := len(names) - 1; i >= 0 && len(out) < limit; i-- {
+		es, err := readEntries(filepath.Join(q.dir, names[i]), limit-len(out))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, fmt.Errorf("quarantine: %w", err)
+		}
+		out = append(out, es...)
+	}
+	return out, nil
+}
+
+// readEntries returns the last n entries of a file, newest first.
+func readEntries(path string, n int) ([]Entry, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	var last []Entry
+	for {
+		line, err := r.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return nil, err
+		}
+		var e Entry
+		if err == nil && json.Unmarshal(line, &e) == nil {
+			if last = append(last, e); len(last) >= 2*n+64 {
+				last = append(last[:0], last[len(last)-n:]...)
+			}
+		}
+		if err == io.EOF {
+			break
+		}
+	}
+	last = last[max(0, len(last)-n):]
+	slices.Reverse(last)
+	return last, nil
+}
