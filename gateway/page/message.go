@@ -91,7 +91,7 @@ type Entry struct {
 	Created  time.Time
 	Attempts int       // begun so far
 	Next     time.Time // not before; zero at once
-	Begun    bool      // the last attempt has no answer written down
+	Begun    bool      // an attempt was begun and its answer never written down
 }
 
 // Outbox keeps pages until they are delivered; hub/journal has it on disk. It
