@@ -13,6 +13,8 @@ const silentLimit = 3
 
 // mbap speaks Modbus TCP. Bytes that arrive after a time-out stay in buf, so
 // the stream keeps its framing, and are dropped by their transaction identifier.
+// Nothing but its framing guards a stream without a CRC, so whatever puts that
+// in doubt ends the connection.
 type mbap struct {
 	trace  *trace
 	id     uint16 // of the last request; the packagers' own would collide between units
@@ -25,6 +27,13 @@ type mbap struct {
 func newMBAP(t *trace) *mbap { return &mbap{trace: t, id: uint16(rand.Uint32())} }
 
 func (m *mbap) reset() { m.buf, m.silent = m.space[:0], 0 }
+
+// unframed is a Garbled that ends the connection.
+func unframed(format string, a ...any) *Error {
+	e := garbled(format, a...)
+	e.lost = true
+	return e
+}
 
 // exchange sends x.adu, with a transaction identifier of its own written into
 // it, and returns the answer as a frame of its own.
@@ -60,9 +69,7 @@ func (m *mbap) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Er
 			}
 			if v == damaged {
 				x.received = append([]byte(nil), m.buf...)
-				e := garbled("%s", why)
-				e.lost = true
-				return nil, e
+				return nil, unframed("%s", why)
 			}
 			frame := append([]byte(nil), m.buf[:n]...)
 			m.buf = m.space[:copy(m.space[:], m.buf[n:])]
@@ -72,7 +79,10 @@ func (m *mbap) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Er
 			}
 			x.received = frame
 			if why := checkPDU(x.request, frame[6], frame[mbapHeader:]); why != "" {
-				return nil, garbled("%s", why)
+				return nil, unframed("%s", why)
+			}
+			if v, _, why := parseMBAP(x.request, m.buf); v == damaged {
+				return nil, unframed("what follows the answer is %s", why)
 			}
 			return frame, nil
 		}
@@ -92,7 +102,7 @@ func (m *mbap) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Er
 		x.received = append([]byte(nil), m.buf...)
 		var e *Error
 		if len(m.buf) > 0 {
-			e = garbled("only %d bytes of a frame came in time", len(m.buf))
+			e = unframed("only %d bytes of a frame came in time", len(m.buf))
 		} else {
 			e = noReply("nothing within %v", x.timing.Response)
 		}

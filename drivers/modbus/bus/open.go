@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -109,12 +112,13 @@ const tcpGap = 4 * time.Millisecond
 // whenever the connection was lost, with jittered back-off. An error means an
 // impossible address.
 func DialTCP(o TCPOptions) (*Bus, error) {
-	if _, _, err := net.SplitHostPort(o.Address); err != nil {
-		withPort := net.JoinHostPort(o.Address, "502")
-		if _, _, err2 := net.SplitHostPort(withPort); err2 != nil || o.Address == "" {
+	if host, port, err := net.SplitHostPort(o.Address); err != nil {
+		if _, notIP := netip.ParseAddr(o.Address); o.Address == "" || strings.ContainsAny(o.Address, ":[]") && notIP != nil {
 			return nil, fmt.Errorf("address %q is not host:port", o.Address)
 		}
-		o.Address = withPort
+		o.Address = net.JoinHostPort(o.Address, "502")
+	} else if n, err := strconv.ParseUint(port, 10, 16); host == "" || err != nil || n == 0 {
+		return nil, fmt.Errorf("address %q is not host:port", o.Address)
 	}
 	if o.Dial == nil {
 		o.Dial = new(net.Dialer).DialContext

@@ -9,6 +9,9 @@ import (
 // its default latency_timer holds bytes back for 16 ms.
 const slack = 20 * time.Millisecond
 
+// fifo is how many characters an adapter may collect before it delivers any.
+const fifo = 64
+
 // maxRTU is the longest RTU frame.
 const maxRTU = 256
 
@@ -61,7 +64,7 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	sent := x.start.Add(time.Duration(len(x.adu)) * r.char)
 	r.busy = sent
 	frame, err := r.receive(ctx, c, x, sent)
-	if x.end.IsZero() {
+	if err != nil {
 		x.end = time.Now()
 	}
 	r.rest[x.unit] = x.end
@@ -84,11 +87,10 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 
 // receive collects bytes until they are the answer, cannot be, or time is up.
 func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time) ([]byte, *Error) {
-	first := sent.Add(x.timing.Response + slack)
-	if r.echo {
-		first = first.Add(slack)
-	}
-	whole := first.Add(time.Duration(5+x.dataBytes()) * r.char)
+	size := 5 + x.dataBytes()
+	limit := sent.Add(x.timing.Response + slack)
+	first := limit.Add(time.Duration(min(size, fifo)) * r.char)
+	whole := limit.Add(time.Duration(size) * r.char)
 	b, skip := r.buf[:0], 0 // skip: echo and foreign frames before the answer
 	for {
 		deadline := whole
@@ -114,6 +116,8 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 			return nil, ctxError(ctx)
 		case len(b) > skip:
 			return nil, garbled("only %d of the answer's bytes came in time", len(b)-skip)
+		case len(b) > len(x.adu) || len(b) > 0 && !r.echo:
+			return nil, noReply("only answers of others within %v", x.timing.Response)
 		default:
 			return nil, noReply("nothing within %v", x.timing.Response)
 		}
