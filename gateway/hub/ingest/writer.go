@@ -14,6 +14,8 @@ const (
 	lastRetry  = 30 * time.Second
 	maxWait    = 5 * time.Minute // of what a store may ask for
 	maxBatch   = 4 << 20         // bytes of one batch
+
+	publishTimeout = 5 * time.Second
 )
 
 // writeLoop writes batches until ctx is done. What could not be written by
@@ -265,10 +267,12 @@ func (c *Consumer) commitLoop(ctx context.Context) {
 		t := time.NewTimer(next)
 		select {
 		case <-t.C:
+		case <-c.commits:
 		case <-ctx.Done():
 			t.Stop()
 			return
 		}
+		t.Stop()
 	}
 }
 
@@ -303,21 +307,28 @@ func (c *Consumer) publishDue(ctx context.Context, now time.Time) time.Duration 
 			c.mu.Lock()
 			c.resync = true
 			c.mu.Unlock()
+			return c.again(due)
 		}
 	}
-	for _, g := range due {
+	for i, g := range due {
 		if err := c.publish(ctx, g); err != nil {
-			c.mu.Lock()
-			c.stats.CommitFails++
-			c.dirty[g] = true
-			c.mu.Unlock()
+			// Most likely the broker is gone, for the others as well.
 			c.log.Debug("committed not published", "site", g.site, "gateway", g.gateway, "error", err)
-			if next < 0 || next > time.Second {
-				next = time.Second
-			}
+			c.count(func(s *Stats) { s.CommitFails++ })
+			return c.again(due[i:])
 		}
 	}
 	return next
+}
+
+// again makes committed of gs due once more, and returns when to look.
+func (c *Consumer) again(gs []*gateway) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range gs {
+		c.dirty[g] = true
+	}
+	return max(c.cfg.CommitGap, 500*time.Millisecond)
 }
 
 func (c *Consumer) publish(ctx context.Context, g *gateway) error {
@@ -329,6 +340,8 @@ func (c *Consumer) publish(ctx context.Context, g *gateway) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	if err := c.cfg.Publisher.Publish(ctx, wire.Topic{Site: g.site, Gateway: g.gateway, What: wire.CommitDoc}.String(), b); err != nil {
 		return err
 	}
