@@ -157,6 +157,12 @@ func encode(t *testing.T, first uint64, lines [][]byte) []byte {
 	return b
 }
 
+// pass lets time pass, and everything come to rest.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 func (r *rig) send(first, last uint64) {
 	r.t.Helper()
 	r.Handle("luquan/v1/s/g/live", payload(r.t, first, last), time.Now())
@@ -170,13 +176,13 @@ func TestLine(t *testing.T) {
 		if len(r.seen) != 5 {
 			t.Fatalf("the sink saw %v before Handle returned", r.seen)
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		synctest.Wait()
 		if r.upto() != 5 || len(r.writes) != 1 {
 			t.Fatalf("committed to %d after %d writes", r.upto(), len(r.writes))
 		}
 		r.send(4, 8) // a resend that overlaps
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if r.upto() != 8 || !reflect.DeepEqual(r.seen, []uint64{1, 2, 3, 4, 5, 6, 7, 8}) {
 			t.Fatalf("committed to %d, seen %v", r.upto(), r.seen)
 		}
@@ -187,7 +193,7 @@ func TestLine(t *testing.T) {
 		}
 		n := len(r.published)
 		r.send(1, 8) // the board did not hear: it is told again
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if len(r.published) != n+1 || r.upto() != 8 {
 			t.Errorf("%d more committed after a resend", len(r.published)-n)
 		}
@@ -207,7 +213,7 @@ func TestStoreDown(t *testing.T) {
 		r.run()
 		for s := uint64(1); s <= 600; s += 10 {
 			r.send(s, s+9)
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		if len(r.seen) != 600 || r.upto() != 0 {
 			t.Fatalf("%d seen, committed to %d", len(r.seen), r.upto())
@@ -220,7 +226,7 @@ func TestStoreDown(t *testing.T) {
 			t.Errorf("%d attempts in a minute: no back-off", len(r.writes))
 		}
 		r.set(func() { r.fail = nil; r.writes = nil })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		if r.upto() != 600 || len(r.stored) != 600 {
 			t.Fatalf("committed to %d, %d stored", r.upto(), len(r.stored))
 		}
@@ -251,12 +257,12 @@ func TestRetryAfter(t *testing.T) {
 		r.fail = fmt.Errorf("write: %w", asksFor(40*time.Second))
 		r.run()
 		r.send(1, 1)
-		time.Sleep(39 * time.Second)
+		pass(39 * time.Second)
 		if len(r.writes) != 1 {
 			t.Fatalf("%d attempts before Retry-After", len(r.writes))
 		}
 		r.set(func() { r.fail = nil })
-		time.Sleep(15 * time.Second)
+		pass(15 * time.Second)
 		if r.upto() != 1 {
 			t.Fatal("not written after it")
 		}
@@ -279,14 +285,14 @@ func TestQueueFull(t *testing.T) {
 			t.Fatalf("%d seen, %+v", len(r.seen), st)
 		}
 		r.set(func() { r.fail = nil })
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		first := r.upto() + 1
 		if first < 5 || len(r.stored) == 100 {
 			t.Fatalf("%d stored, committed to %d", len(r.stored), first-1)
 		}
 		for s := first; s <= 100; s += 5 {
 			r.send(s, min(s+4, 100))
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		if r.upto() != 100 || len(r.seen) != 100 {
 			t.Fatalf("after the resend: committed to %d, seen %d", r.upto(), len(r.seen))
@@ -307,7 +313,7 @@ func TestQuarantine(t *testing.T) {
 			raw = append(raw, []byte(l))
 		}
 		r.Handle("luquan/v1/s/g/live", encode(t, 1, raw), time.Now())
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if r.upto() != 4 || len(r.stored) != 2 {
 			t.Fatalf("committed to %d, stored %v: a bad line must hold nothing up", r.upto(), r.stored)
 		}
@@ -344,14 +350,14 @@ func TestNothingCommittedWithoutQuarantine(t *testing.T) {
 		}
 		r.run()
 		r.send(1, 2)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		if r.upto() != 0 {
 			t.Fatalf("committed to %d", r.upto())
 		}
 		if err := os.Mkdir(dir, 0o750); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		if r.upto() != 2 || r.stored[2] != 1 {
 			t.Fatalf("committed to %d, stored %v", r.upto(), r.stored)
 		}
@@ -365,9 +371,9 @@ func TestCommitThrottle(t *testing.T) {
 		r.run()
 		for s := uint64(1); s <= 100; s++ {
 			r.send(s, s)
-			time.Sleep(100 * time.Millisecond)
+			pass(100 * time.Millisecond)
 		}
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if r.upto() != 100 {
 			t.Fatalf("committed to %d", r.upto())
 		}
@@ -378,9 +384,9 @@ func TestCommitThrottle(t *testing.T) {
 		}
 		r.set(func() { r.pubFail = errors.New("no broker") })
 		r.send(101, 101)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		r.set(func() { r.pubFail = nil })
-		time.Sleep(2 * time.Second)
+		pass(2 * time.Second)
 		if r.upto() != 101 {
 			t.Fatal("a committed that could not be published was forgotten")
 		}
@@ -405,7 +411,7 @@ func TestStop(t *testing.T) {
 		r := newRig(t, func(c *Config) { c.Store = hanging{} })
 		r.run()
 		r.send(1, 7)
-		time.Sleep(5 * time.Second)
+		pass(5 * time.Second)
 		t0 := time.Now()
 		r.stop()
 		if d := time.Since(t0); d > 2*time.Second {
@@ -443,7 +449,7 @@ func TestStates(t *testing.T) {
 		}{{"a", true}, {"b", true}, {"a", false}, {"b", false}} {
 			r.Handle("luquan/v1/s/g/state", stateDoc(t, x.session, "9f86d081", x.online), time.Now())
 		}
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if len(r.states) != 3 || r.states[2].Session != "b" || r.states[2].Online || r.Stats().OldGoodbyes != 1 {
 			t.Fatalf("states %+v", r.states)
 		}
@@ -513,13 +519,13 @@ func TestOtherHub(t *testing.T) {
 		r.Handle("luquan/v1/s/g/committed", doc("hub-1/older-boot", time.Now()), time.Now())
 		r.Handle("luquan/v1/s/g/committed", doc("old-name/x", time.Now().Add(-time.Hour)), time.Now())
 		r.send(1, 3)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if r.upto() != 3 {
 			t.Fatal("stopped by itself or by what a renamed hub left")
 		}
 		r.Handle("luquan/v1/s/g/committed", doc("hub-2/x", time.Now()), time.Now())
 		r.send(4, 6)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		if r.upto() != 3 || len(r.stored) != 6 || r.Gateways()[0].OtherHub != "hub-2" {
 			t.Fatalf("committed to %d, %d stored, %+v", r.upto(), len(r.stored), r.Gateways())
 		}
