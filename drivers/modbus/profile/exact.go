@@ -46,38 +46,39 @@ func intNumber(i int64) number {
 	return number{mant: uint64(i)}
 }
 
-// maxExp bounds the exponents that are worth an exact answer: beyond, no
-// measurement lives.
-const maxExp = 400
-
 // apply returns (x*times*num + off)/den as the nearest float64; an infinity
 // when it is beyond one.
 func (c *conv) apply(x number, times int64) float64 {
 	if f, ok := c.fast(x, times); ok {
 		return f
 	}
-	if x.exp > maxExp || x.exp < -maxExp {
-		return math.NaN()
-	}
-	var n, d, ten big.Int
-	n.SetUint64(x.mant)
-	if x.neg {
-		n.Neg(&n)
-	}
-	n.Mul(&n, big.NewInt(times))
-	n.Mul(&n, &c.num)
-	off := new(big.Int).Set(&c.off)
-	d.Set(&c.den)
-	ten.Exp(big.NewInt(10), big.NewInt(int64(max(x.exp, -x.exp))), nil)
-	if x.exp >= 0 {
-		n.Mul(&n, &ten)
-	} else {
-		off.Mul(off, &ten)
-		d.Mul(&d, &ten)
-	}
-	n.Add(&n, off)
-	f, _ := new(big.Rat).SetFrac(&n, &d).Float64()
+	r := x.rat()
+	return c.applyRat(r.Mul(r, new(big.Rat).SetInt64(times)))
+}
+
+// applyRat is apply for any rational; x is used up.
+func (c *conv) applyRat(x *big.Rat) float64 {
+	x.Mul(x, new(big.Rat).SetInt(&c.num))
+	x.Add(x, new(big.Rat).SetInt(&c.off))
+	x.Quo(x, new(big.Rat).SetInt(&c.den))
+	f, _ := x.Float64()
 	return f
+}
+
+// rat returns x itself. The exponent is that of a float64 and a scale
+// register, so the result stays under a few hundred digits.
+func (x number) rat() *big.Rat {
+	var m, ten big.Int
+	m.SetUint64(x.mant)
+	if x.neg {
+		m.Neg(&m)
+	}
+	ten.Exp(big.NewInt(10), big.NewInt(int64(max(x.exp, -x.exp))), nil)
+	r := new(big.Rat).SetInt(&m)
+	if x.exp < 0 {
+		return r.Quo(r, new(big.Rat).SetInt(&ten))
+	}
+	return r.Mul(r, new(big.Rat).SetInt(&ten))
 }
 
 const exactFloat = 1 << 53 // every whole number to here is a float64

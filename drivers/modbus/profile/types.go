@@ -153,20 +153,19 @@ type Encoding string
 // The encodings. Those marked string give a String point.
 const (
 	Plain           Encoding = ""
-	LowByte         Encoding = "low-byte"             // only bits 0 to 7 of a U16 or S16 count
-	HighByte        Encoding = "high-byte"            // only bits 8 to 15
-	BitField        Encoding = "bit-field"            // written bit-field:a-b; bits Point.BitLow to BitHigh
-	OneHot          Encoding = "one-hot"              // the number of the only bit set; none or several are invalid
-	BCD             Encoding = "bcd"                  // a decimal digit a nibble
-	SignMagnitude   Encoding = "sign-magnitude"       // top bit is the sign of the rest
-	Base10000       Encoding = "base-10000"           // U32: high register times 10000 plus low register
-	IntPlusFraction Encoding = "int-plus-fraction"    // U32 or S32, then its fraction as F32 in the two registers after it
-	HiLoVersion     Encoding = "hi-lo-byte-version"   // string "high.low"
-	HHMM            Encoding = "hhmm-decimal"         // string "12:30" from 1230
-	UnixTime        Encoding = "unix-time"            // string, RFC 3339 in UTC, from seconds since 1970
-	Days2000        Encoding = "days-since-2000"      // string "2006-01-02"
-	DateTime3       Encoding = "datetime-3-registers" // string; 3 registers: year and month, day and hour, minute and second, a byte each
-	DateTime6       Encoding = "datetime-6-bytes"     // the same layout under the other name it has in books
+	LowByte         Encoding = "low-byte"           // only bits 0 to 7 of a U16 or S16 count
+	HighByte        Encoding = "high-byte"          // only bits 8 to 15
+	BitField        Encoding = "bit-field"          // written bit-field:a-b; bits Point.BitLow to BitHigh
+	OneHot          Encoding = "one-hot"            // the number of the only bit set; none or several are invalid
+	BCD             Encoding = "bcd"                // a decimal digit a nibble
+	SignMagnitude   Encoding = "sign-magnitude"     // top bit is the sign of the rest
+	Base10000       Encoding = "base-10000"         // U32 or U64: each register is four decimal digits
+	IntPlusFraction Encoding = "int-plus-fraction"  // U32 or S32, then its fraction as F32 in the two registers after it
+	HiLoVersion     Encoding = "hi-lo-byte-version" // string "high.low"
+	HHMM            Encoding = "hhmm-decimal"       // string "12:30" from 1230
+	UnixTime        Encoding = "unix-time"          // string, RFC 3339 in UTC, from seconds since 1970
+	Days2000        Encoding = "days-since-2000"    // string "2006-01-02"
+	DateTime6       Encoding = "datetime-6-bytes"   // string; year, month, day, hour, minute, second, a byte each, in 3 registers
 )
 
 // Span is a run of registers or bits that must come in one request.
@@ -232,7 +231,7 @@ type UnitFrom struct {
 	// any other code there is no value.
 	Units map[int64]string
 
-	conv map[int64]conv
+	conv map[int64]*conv
 }
 
 // Validity names a register that says whether the value is one. The register,
@@ -248,8 +247,9 @@ type Validity struct {
 
 // Sentinel is a raw value that is no value.
 type Sentinel struct {
-	Raw   string            // a number, nan, inf, -inf, all-ones or max-positive (by width)
-	Means telemetry.Quality // Invalid, OverRange or UnderRange
+	Raw     string            // a number, nan, inf, -inf, negative, all-ones or max-positive (by width)
+	Means   string            // invalid, over_range or under_range
+	Quality telemetry.Quality `yaml:"-"` // Means as a quality
 
 	match func(raw uint64) bool // raw as read, in the low bits of its width
 }

@@ -1,0 +1,156 @@
+package profile
+
+import (
+	"math/big"
+	"reflect"
+	"regexp"
+	"strings"
+	"time"
+
+	"luquan/gateway/telemetry"
+	"luquan/internal/conffile"
+)
+
+// rawProfile is a profile as it is written.
+type rawProfile struct {
+	ID        string
+	Vendor    string
+	Model     string
+	Kind      string
+	Label     telemetry.Label
+	Source    Source
+	Unproven  []string
+	Notes     []string
+	Serial    Serial
+	Limits    Limits
+	ByteOrder string `yaml:"byte_order"` // default of the points
+	Every     time.Duration
+	Params    map[string]rawParam
+	Blocks    []rawBlock
+	Points    []rawPoint
+}
+
+// rawParam is a setting that only the technician on site knows.
+type rawParam struct {
+	Label   telemetry.Label
+	Default conffile.Scalar // "": it must be given
+	OneOf   []string        `yaml:"one_of"`
+	Note    string
+}
+
+// rawBlock is a run of registers that only make sense read together.
+type rawBlock struct {
+	Table   string
+	Address uint16
+	Count   uint16
+}
+
+type rawPoint struct {
+	Name      string
+	Label     telemetry.Label
+	When      map[string]string // the point is there only with these parameters
+	Table     string
+	Address   *uint16
+	Type      string
+	WordOrder string `yaml:"word_order"`
+	ByteOrder string `yaml:"byte_order"`
+	Encoding  string
+	Scale     conffile.Scalar
+	Offset    conffile.Scalar
+	Unit      string
+	As        string // canonical unit, where the usual one of the dimension is not meant
+	Class     string
+	ScaleFrom *rawScaleFrom `yaml:"scale_from"`
+	UnitFrom  *rawUnitFrom  `yaml:"unit_from"`
+	Validity  *rawValidity
+	Invalid   []Sentinel
+	Enum      map[int64]telemetry.Label
+	Bits      map[int64]telemetry.Label
+	Counter   *bool
+	WrapsAt   uint64 `yaml:"wraps_at"`
+	Range     *rawRange
+	Every     time.Duration
+	Access    string
+	Note      string
+
+	at conffile.Path // where it stands in the document that is being read
+}
+
+type rawScaleFrom struct {
+	Table   string
+	Address *uint16
+	Rule    string
+}
+
+type rawUnitFrom struct {
+	Table   string
+	Address *uint16
+	Units   map[int64]string
+}
+
+type rawValidity struct {
+	Table      string
+	Address    *uint16
+	Mask       uint16
+	Good       []int64
+	OverRange  []int64 `yaml:"over_range"`
+	UnderRange []int64 `yaml:"under_range"`
+}
+
+// rawRange is in the point's source unit, as the maker's book has it.
+type rawRange struct{ Min, Max conffile.Scalar }
+
+var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
+
+// fill replaces ${name} in every text of p, its register descriptions
+// included, and returns the names that no parameter has.
+func (p *rawPoint) fill(params map[string]string) (unknown []string) {
+	var walk func(v reflect.Value)
+	walk = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if !v.IsNil() {
+				c := reflect.New(v.Type().Elem()) // the original belongs to the library
+				c.Elem().Set(v.Elem())
+				walk(c.Elem())
+				v.Set(c)
+			}
+		case reflect.Struct:
+			for i := range v.NumField() {
+				if v.Type().Field(i).IsExported() {
+					walk(v.Field(i))
+				}
+			}
+		case reflect.String:
+			if s := v.String(); strings.Contains(s, "${") {
+				v.SetString(reference.ReplaceAllStringFunc(s, func(ref string) string {
+					name := ref[2 : len(ref)-1]
+					val, ok := params[name]
+					if !ok {
+						unknown = append(unknown, name)
+					}
+					return val
+				}))
+			}
+		}
+	}
+	walk(reflect.ValueOf(p).Elem())
+	return unknown
+}
+
+// decimal is what a factor may look like: a decimal number or a fraction of
+// two. It bounds what big.Rat is given.
+var decimal = regexp.MustCompile(`^[+-]?[0-9]{1,20}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?(/[0-9]{1,20})?$`)
+
+func parseRat(s conffile.Scalar, none *big.Rat) (*big.Rat, bool) {
+	if s == "" {
+		return none, true
+	}
+	if !decimal.MatchString(string(s)) {
+		return none, false
+	}
+	if r, ok := new(big.Rat).SetString(string(s)); ok {
+		return r, true
+	}
+	return none, false
+}
