@@ -39,7 +39,7 @@ const (
 // Alarm is one alarm of one rule at one point, as it stands. It is a copy;
 // its holder may keep it.
 type Alarm struct {
-	ID       string // rule|point|start in ns UTC, unique for ever
+	ID       string // rule|point|start in ns UTC as first known, unique for ever
 	Rule     string
 	Type     Type
 	Point    string // site/device/point
@@ -171,6 +171,7 @@ const (
 	Cleared    Transition = "cleared"      // the condition ended
 	Superseded Transition = "superseded"   // a new alarm took the place of a returned, unacknowledged one
 	Removed    Transition = "removed"      // the rule or point is no more
+	Backdated  Transition = "backdated"    // what arrived later shows that it began earlier: Start moved, the ID stays
 )
 
 // Event is one transition of one alarm.

@@ -57,6 +57,7 @@ type Engine struct {
 	timed  []*instance // of types that look at silence
 	byID   map[string]*instance
 	held   map[*instance]struct{} // suppressed as late
+	open   map[*gap]*point        // gaps under replay
 	events []Event                // of the call in progress
 	stats  Stats
 }
@@ -64,7 +65,8 @@ type Engine struct {
 // Stats counts what an Engine did since New.
 type Stats struct {
 	Readings uint64 // judged
-	History  uint64 // at or below the watermark, not judged
+	Replayed uint64 // from within a gap below the watermark, judged in the shadow
+	History  uint64 // at or below the watermark and judged before, dropped
 	SetBack  uint64 // watermarks moved back because a board's clock was
 	Future   uint64 // stamps taken as the time of receipt
 }
@@ -81,7 +83,8 @@ type point struct {
 	seen      bool // value came since New
 	quality   telemetry.Quality
 	insts     []*instance
-	hidden    int // instances that are Suppressed
+	hidden    int    // instances that are Suppressed
+	gaps      []*gap // jumped over and not replayed, the oldest first
 }
 
 // instance is one rule at one point. Times are ns UTC.
@@ -107,6 +110,7 @@ func New(rules *RuleSet) *Engine {
 		points: map[string]*point{},
 		byID:   map[string]*instance{},
 		held:   map[*instance]struct{}{},
+		open:   map[*gap]*point{},
 	}
 }
 
@@ -129,6 +133,9 @@ func (e *Engine) Withdraw(now time.Time, names []string) []Event {
 		}
 		for _, in := range p.insts {
 			e.remove(now.UnixNano(), in)
+		}
+		for _, g := range p.gaps {
+			delete(e.open, g)
 		}
 		e.timed = slices.DeleteFunc(e.timed, func(in *instance) bool { return in.point == p })
 		delete(e.points, name)
@@ -270,6 +277,9 @@ func (e *Engine) NextDeadline() time.Time {
 	}
 	for in := range e.held {
 		next = min(next, in.until)
+	}
+	for g := range e.open {
+		next = min(next, g.heard+int64(defaultMaxLate))
 	}
 	if next == math.MaxInt64 {
 		return time.Time{}

@@ -82,7 +82,14 @@ func TestConditions(t *testing.T) {
 		{"restart keeps the alarm and pages once", low, "55x20 restart 55x20 restart 84x20", "raised@0s!raised cleared@6m40s!cleared"},
 		{"restart with the cable cut", low, "55x20 restart outage:1h 84x20", "raised@0s!raised cleared@1h3m20s!cleared"},
 		{"absent over a restart", absent, "80x1 outage:2m restart outage:2m 80x1", "raised@0s!raised cleared@4m10s!cleared"},
-		{"what arrives after live is history", high, "80x3 cut(90x30) 80x3", ""},
+		{"came and went while the link was cut: two entries at true times, no page", high, "80x3 cut(90x30) 80x3", "raised@30s cleared@5m30s"},
+		{"began while the link was cut, still holds: one page, then the true start", high, "80x3 cut(80x5 90x5) 90x3 80x1",
+			"raised@2m10s!raised backdated@1m20s cleared@2m40s!cleared"},
+		{"on_delay that ends after the cut counts from within it", low, "80x3 cut(80x20 55x20) 55x3 80x10",
+			"raised@3m50s announced@7m20s!raised cleared@7m40s!cleared"},
+		{"stood before the cut, went and came within it: one alarm", high, "90x3 cut(90x5 80x5 90x5) 90x3", "raised@0s!raised"},
+		{"back before the link was", high, "90x3 cut(90x5 80x5) 80x3", "raised@0s!raised cleared@2m10s!cleared"},
+		{"50 excursions in a backlog: 50 pairs, no page", high, "80x3 cut(" + strings.Repeat("90x2 80x2 ", 50) + ") 80x3", pairs(50)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, got := play(t, 10*time.Second, tt.rule, tt.series); got != tt.want {
@@ -90,6 +97,15 @@ func TestConditions(t *testing.T) {
 			}
 		})
 	}
+}
+
+func pairs(n int) string {
+	var out []string
+	for i := range n {
+		at := 30*time.Second + time.Duration(i)*40*time.Second
+		out = append(out, fmt.Sprintf("raised@%s cleared@%s", at, at+20*time.Second))
+	}
+	return strings.Join(out, " ")
 }
 
 func TestOnBad(t *testing.T) {

@@ -33,10 +33,12 @@ func (e *Engine) Observe(now time.Time, r Reading) []Event {
 	}
 	if ts <= p.watermark {
 		if r.Lateness > defaultMaxLate || p.watermark-ts <= int64(setBack+r.Lateness) {
-			e.stats.History++
-			return nil
+			e.replay(p, received, ts, r.Value, r.Quality)
+			return e.take()
 		}
 		e.setBack(p)
+	} else if p.watermark != never && ts-p.watermark > p.missed() {
+		e.jump(p, ts)
 	}
 	p.watermark = ts
 	e.stats.Readings++
@@ -65,6 +67,11 @@ func (e *Engine) Observe(now time.Time, r Reading) []Event {
 	}
 	if usable {
 		p.judged = ts
+		for _, g := range p.gaps {
+			if g.after == never {
+				g.after, g.value, g.quality = ts, v, r.Quality
+			}
+		}
 	}
 	if p.hidden > 0 {
 		e.release(p, received, func(in *instance) bool { return r.Lateness <= in.rule.MaxLate && usable })
@@ -87,6 +94,10 @@ type call struct {
 func (e *Engine) setBack(p *point) {
 	e.stats.SetBack++
 	p.judged = never
+	for _, g := range p.gaps {
+		delete(e.open, g)
+	}
+	p.gaps = nil
 	for _, in := range p.insts {
 		in.mem.holding, in.mem.returning = never, never
 	}
@@ -95,9 +106,10 @@ func (e *Engine) setBack(p *point) {
 // gap reports whether so long nothing usable came before ts that a run must
 // begin anew.
 func (in *instance) gap(ts int64) bool {
-	p := in.point
-	return p.judged != never && ts-p.judged > int64(max(3*p.period, in.rule.MaxLate))
+	return in.point.judged != never && ts-in.point.judged > in.maxGap()
 }
+
+func (in *instance) maxGap() int64 { return int64(max(3*in.point.period, in.rule.MaxLate)) }
 
 // step is the condition of a rule that looks at values.
 func (e *Engine) step(in *instance, c call, violates, returned bool) {
@@ -196,6 +208,7 @@ func (e *Engine) Tick(now time.Time) []Event {
 			e.raise(in, call{now: t, ts: t}, in.heard)
 		}
 	}
+	e.overdue(now)
 	var due []*instance
 	for in := range e.held {
 		if t >= in.until {
@@ -216,18 +229,10 @@ func (e *Engine) Tick(now time.Time) []Event {
 // raise begins an alarm whose condition began at start.
 func (e *Engine) raise(in *instance, c call, start int64) {
 	r, p := in.rule, in.point
-	if in.alarm.State == ReturnedUnacknowledged {
-		old := in.alarm
-		delete(e.byID, old.ID)
-		in.alarm.State = Normal
-		e.emit(in, Superseded, c.now, c.now, "")
-	}
+	e.supersede(in, c.now)
 	in.mem.holding, in.mem.returning = never, never
-	in.alarm = Alarm{
-		ID: alarmID(r.ID, p.name, start), Rule: r.ID, Type: r.Type, Point: p.name, Priority: r.Priority,
-		State: Unacknowledged, Start: at(start), Limit: in.limit(), Unit: p.unit,
-		Message: r.Message, Help: r.Help, Page: r.Page, Late: c.late,
-	}
+	in.alarm = in.create(start, c.late)
+	in.alarm.State = Unacknowledged
 	e.byID[in.alarm.ID] = in
 	switch {
 	case c.late:
@@ -240,6 +245,25 @@ func (e *Engine) raise(in *instance, c call, start int64) {
 		tell = ""
 	}
 	e.emit(in, Raised, start, c.now, tell)
+}
+
+// create returns a new alarm of the instance.
+func (in *instance) create(start int64, late bool) Alarm {
+	r, p := in.rule, in.point
+	return Alarm{
+		ID: alarmID(r.ID, p.name, start), Rule: r.ID, Type: r.Type, Point: p.name, Priority: r.Priority,
+		Start: at(start), Limit: in.limit(), Unit: p.unit, Message: r.Message, Help: r.Help, Page: r.Page, Late: late,
+	}
+}
+
+// supersede takes a returned, unacknowledged alarm off the list, for a new one.
+func (e *Engine) supersede(in *instance, now int64) {
+	if in.alarm.State != ReturnedUnacknowledged {
+		return
+	}
+	delete(e.byID, in.alarm.ID)
+	in.alarm.State = Normal
+	e.emit(in, Superseded, now, now, "")
 }
 
 // hide makes the alarm Suppressed.
@@ -372,14 +396,18 @@ func told(s State) Transition {
 	return ""
 }
 
-// emit appends an event with the alarm and the memory as they are now.
+// emit appends an event of the instance's alarm as it is now.
 func (e *Engine) emit(in *instance, t Transition, when, now int64, tell Transition) {
-	if in.alarm.Page == "" {
+	e.emitAlarm(in, in.view(), t, when, now, tell)
+}
+
+// emitAlarm appends an event with the memory as it is now.
+func (e *Engine) emitAlarm(in *instance, a Alarm, t Transition, when, now int64, tell Transition) {
+	if a.Page == "" {
 		tell = ""
 	}
 	e.events = append(e.events, Event{
-		Transition: t, Time: at(when), At: at(now), Alarm: in.view(),
-		Tell: tell, Memory: in.memory(),
+		Transition: t, Time: at(when), At: at(now), Alarm: a, Tell: tell, Memory: in.memory(),
 	})
 }
 

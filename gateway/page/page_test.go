@@ -27,7 +27,6 @@ type script struct {
 	mu      sync.Mutex
 	answers []answer // then success
 	got     []string // at, key, may repeat
-	start   time.Time
 	hang    bool
 }
 
