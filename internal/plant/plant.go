@@ -1,0 +1,358 @@
+package plant
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"luquan/drivers/modbus/profile"
+)
+
+// Options are what a run may choose. The zero Options are good for a test:
+// free ports on loopback, a directory of its own.
+type Options struct {
+	Seed   uint64 // of the physics; the same seed and the same simulated time give the same values
+	Dir    string // where each line's pseudo-terminal gets the name of its bus; "": a new temporary directory
+	Listen string // address of the TCP buses without port; "": 127.0.0.1
+	// PortBase is the port of the first TCP bus, the next has the one after it.
+	// 0: free ports. SitePorts: those plant.yaml names.
+	PortBase int
+	Start    time.Time // local time of day at which the physics begin; zero: now
+	Frozen   bool      // begin with FreezeAll(true)
+	Faults   []Fault   // counted from Start
+	Logger   *slog.Logger
+}
+
+// SitePorts is the PortBase that takes the ports of plant.yaml.
+const SitePorts = -1
+
+// Bus describes one bus of a plant as it runs.
+type Bus struct {
+	Name    string   `json:"name"`
+	Addr    string   `json:"addr,omitempty"` // host:port of a TCP bus
+	Port    string   `json:"port,omitempty"` // stable path of a serial line's pseudo-terminal
+	Baud    int      `json:"baud,omitempty"`
+	Parity  string   `json:"parity,omitempty"`
+	Devices []Device `json:"devices"`
+}
+
+// Device describes one simulated device.
+type Device struct {
+	Name    string `json:"name"`
+	Profile string `json:"profile"`
+	Unit    int    `json:"unit"`
+}
+
+// bus is one line or endpoint that serves devices.
+type bus interface {
+	label() string
+	open() error
+	// cut takes the bus away or brings it back; saying it again is harmless.
+	cut(bool)
+	// close ends it and waits for its goroutines.
+	close()
+	describe() Bus
+}
+
+// Plant is one simulated site. Its methods are safe for concurrent use.
+type Plant struct {
+	site, modelName string
+	log             *slog.Logger
+	buses           []bus
+	devices         []*device
+	byName          map[string]*device
+	script          []Fault
+	dir             string
+	ownDir          bool
+
+	cuts sync.Mutex // orders the switching of buses
+
+	mu         sync.Mutex // guards what follows
+	model      model
+	quantities *quantities
+	clock      float64 // seconds of physics since midnight
+	rest       time.Duration
+	frozen     bool
+	faults     []*running
+	writes     uint64
+	rng        *rand.Rand // for garbling
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Load reads siteDir/plant.yaml from fsys, where the profiles are in devices/
+// (firmware-config's FS), and builds the plant; nothing runs and no port is
+// taken until Start.
+func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
+	if o.Listen == "" {
+		o.Listen = "127.0.0.1"
+	}
+	log := o.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	start := o.Start
+	if start.IsZero() {
+		start = time.Now()
+	}
+	p := &Plant{
+		log: log, byName: map[string]*device{}, quantities: newQuantities(), dir: o.Dir, frozen: o.Frozen, script: o.Faults,
+		clock: float64(start.Hour()*3600+start.Minute()*60) + float64(start.Second()),
+		rng:   newRand(o.Seed, 99),
+	}
+	if err := p.load(fsys, siteDir, o); err != nil {
+		return nil, err
+	}
+	for _, d := range p.devices {
+		if _, err := p.image(d); err != nil {
+			return nil, fmt.Errorf("site %s: %w", p.site, err)
+		}
+	}
+	for _, f := range o.Faults {
+		if err := p.check(f); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// Start takes the ports, makes the pseudo-terminals and lets time run, until
+// ctx ends or Close. After an error nothing is left behind.
+func (p *Plant) Start(ctx context.Context) (err error) {
+	if p.stop != nil {
+		return fmt.Errorf("the plant %s was started before; load it again", p.site)
+	}
+	if p.dir == "" {
+		if p.dir, err = os.MkdirTemp("", "plant-"); err != nil {
+			return fmt.Errorf("make a directory for the serial lines: %w", err)
+		}
+		p.ownDir = true
+	} else if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return fmt.Errorf("make the directory for the serial lines: %w", err)
+	}
+	ctx, p.stop = context.WithCancel(ctx)
+	for _, b := range p.buses {
+		if err := b.open(); err != nil {
+			p.Close()
+			return err
+		}
+	}
+	now := time.Now()
+	for _, f := range p.script {
+		p.schedule(f, now)
+	}
+	p.refresh(now)
+	p.done.Go(func() { p.run(ctx) })
+	return nil
+}
+
+// run lets time pass until ctx ends, then closes the buses.
+func (p *Plant) run(ctx context.Context) {
+	t := time.NewTicker(100 * time.Millisecond)
+	defer t.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			for _, b := range p.buses {
+				b.close()
+			}
+			return
+		case <-t.C:
+		}
+		now := time.Now()
+		p.Step(now.Sub(last))
+		last = now
+		p.refresh(now)
+	}
+}
+
+// Close stops the plant, closes its ports and waits until all is still.
+func (p *Plant) Close() {
+	if p.stop != nil {
+		p.stop()
+	}
+	p.done.Wait()
+	for _, b := range p.buses {
+		b.close()
+	}
+	if p.ownDir {
+		_ = os.RemoveAll(p.dir) // our own temporary directory: nothing of it is needed
+	}
+}
+
+// Step lets d of simulated time pass, in whole ticks of 0.1 s; the rest is
+// kept for the next Step. A running plant steps by itself.
+func (p *Plant) Step(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.frozen {
+		return
+	}
+	const whole = time.Duration(tick * float64(time.Second))
+	for p.rest += d; p.rest >= whole; p.rest -= whole {
+		p.clock += tick
+		p.model.step(p.quantities, tick, p.hour())
+	}
+}
+
+// hour is the simulated hour of the day. p.mu is held.
+func (p *Plant) hour() float64 {
+	h := p.clock / 3600
+	return h - 24*float64(int(h/24))
+}
+
+// FreezeAll stops or resumes the physics: while frozen every register keeps
+// its value, the serial registers excepted.
+func (p *Plant) FreezeAll(frozen bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = frozen
+}
+
+// Site returns the site's name.
+func (p *Plant) Site() string { return p.site }
+
+// Buses describes the buses in the order of plant.yaml.
+func (p *Plant) Buses() []Bus {
+	list := make([]Bus, len(p.buses))
+	for i, b := range p.buses {
+		list[i] = b.describe()
+	}
+	return list
+}
+
+// Addr returns the host:port of a TCP bus, "" when there is none of that name
+// or it was not started.
+func (p *Plant) Addr(name string) string {
+	if b := p.bus(name); b != nil {
+		return b.describe().Addr
+	}
+	return ""
+}
+
+// Port returns the path of a serial line's pseudo-terminal, "" when there is
+// none of that name. The path stays the same through a cut.
+func (p *Plant) Port(name string) string {
+	if b := p.bus(name); b != nil {
+		return b.describe().Port
+	}
+	return ""
+}
+
+// Value returns what a point truly measures now, in its canonical unit, before
+// the device's rounding and its faults; false where nothing is measured.
+func (p *Plant) Value(device, point string) (float64, bool) {
+	d := p.byName[device]
+	if d == nil {
+		return 0, false
+	}
+	f := d.feed(point)
+	if f == nil || f.absent || f.point.Type == profile.Text {
+		return 0, false
+	}
+	if f.quantity == "" {
+		return f.constant, true
+	}
+	return p.Quantity(f.quantity)
+}
+
+// Quantity returns a quantity of the site's physics, in its canonical unit.
+func (p *Plant) Quantity(name string) (float64, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	q, ok := p.quantities.by[name]
+	if !ok {
+		return 0, false
+	}
+	return q.value, true
+}
+
+// Served returns how many complete reads of each group's serial register the
+// device has answered; nil for an unknown device.
+func (p *Plant) Served(device string) []uint32 {
+	d := p.byName[device]
+	if d == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(d.served[:])
+}
+
+// WriteAttempts returns how many requests would have written to a device. All
+// were refused.
+func (p *Plant) WriteAttempts() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writes
+}
+
+func (p *Plant) bus(name string) bus {
+	for _, b := range p.buses {
+		if b.label() == name {
+			return b
+		}
+	}
+	return nil
+}
+
+func (d *device) feed(point string) *feed {
+	for i := range d.feeds {
+		if d.feeds[i].point.Name == point {
+			return &d.feeds[i]
+		}
+	}
+	return nil
+}
+
+// image makes a device's registers as they are now. p.mu is held, or the plant
+// not yet shared.
+func (p *Plant) image(d *device) (image, error) {
+	return d.image(p.quantities.get, func(point string) overlay { return p.overlay(d.name, point) })
+}
+
+// serve lets d answer one request: frame makes a frame of the answer's PDU,
+// send hands it over whole or says false. Only then do its serials count.
+func (p *Plant) serve(d *device, req []byte, m manners, frame func(pdu []byte) []byte, garble func(*rand.Rand, []byte), send func([]byte) bool) {
+	d.sending.Lock()
+	defer d.sending.Unlock()
+	p.mu.Lock()
+	a, err := d.answer(req, func() (image, error) { return p.image(d) })
+	if a.wrote {
+		p.writes++
+		p.log.Warn("request would write", "device", d.name, "function", int(req[0]))
+	}
+	if m.refuse != 0 && !a.wrote && len(req) > 0 {
+		a = refusal(req[0], m.refuse)
+	}
+	if err != nil { // a fault set a value that cannot be encoded
+		p.log.Error("no answer", "device", d.name, "error", err)
+		p.mu.Unlock()
+		return
+	}
+	out := frame(a.pdu)
+	if m.garbled {
+		garble(p.rng, out)
+		a.counted = nil
+	}
+	p.mu.Unlock()
+	if send(out) && len(a.counted) > 0 {
+		p.mu.Lock()
+		for _, g := range a.counted {
+			d.served[g]++
+		}
+		p.mu.Unlock()
+	}
+}
+
+// listenAddr joins host and port.
+func listenAddr(host string, port int) string { return net.JoinHostPort(host, fmt.Sprint(port)) }
