@@ -1,0 +1,144 @@
+package console
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	"luquan/gateway/alarm"
+	"luquan/gateway/hub/history"
+	"luquan/gateway/hub/live"
+	"luquan/gateway/telemetry"
+)
+
+// Alarms is the list of alarms. It must be safe for concurrent use.
+type Alarms interface {
+	// Alarms returns all that stand or wait to be acknowledged, suppressed
+	// ones among them. The caller may not change it.
+	Alarms() []alarm.Alarm
+	// Version is a number that changes whenever the list does.
+	Version() uint64
+	// Ack acknowledges one for who. It returns alarm.ErrUnknown or
+	// alarm.ErrSuppressed, perhaps wrapped, where that is the reason.
+	Ack(ctx context.Context, id, who string) error
+}
+
+// History reads stored values back.
+type History interface {
+	Query(ctx context.Context, q history.Query) ([]history.Bucket, error)
+}
+
+// Options are what the console shows and how. Feed is required. What is nil
+// is answered with status 501 and a sentence.
+type Options struct {
+	Feed    *live.Feed
+	Sites   []Site // labels and key values; sites that only the feed knows are listed too
+	Alarms  Alarms
+	History History
+	// Limits tells the limits that rules set for a point.
+	Limits func(point string) []Limit
+	// Gateways lists the boards; Ledger, Journal and Health tell what their
+	// names say. They must be safe for concurrent use.
+	Gateways func() []Gateway
+	Ledger   func(ctx context.Context, q LedgerQuery) ([]LedgerRow, error)
+	Journal  func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
+	Health   func() []Component
+	// Ready says why the hub cannot do its work yet; nil means it can.
+	Ready func() error
+	// Metrics writes the hub's metrics in the Prometheus text format; the
+	// console adds its own.
+	Metrics func(w io.Writer)
+	// Assets are the front end's files; nil means webui.FS. In a test it may
+	// be another.
+	Assets fs.FS
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Heartbeat of the event stream; 0 means 15 s.
+	Heartbeat time.Duration
+	// WriteLimit is how long one write to a stream may take before the
+	// reader is cut; 0 means 20 s.
+	WriteLimit time.Duration
+	// MaxStreams bounds open event streams; 0 means 500.
+	MaxStreams int
+}
+
+// Site names a plant for people.
+type Site struct {
+	Name  string
+	Label telemetry.Label
+	// Key are the points for the overview, device/point, at most eight shown.
+	// Without any the front end chooses by the kinds of the devices.
+	Key []string
+}
+
+// Limit is where a rule raises an alarm.
+type Limit struct {
+	Kind     string  `json:"kind"` // high_high, high, low, low_low
+	Value    float64 `json:"value"`
+	Priority string  `json:"priority"`
+}
+
+// Gateway is a board as the hub knows it.
+type Gateway struct {
+	Name    string    `json:"name"` // site/gateway
+	Site    string    `json:"site"`
+	Gateway string    `json:"gateway"`
+	Online  bool      `json:"online"`
+	Since   time.Time `json:"since,omitzero"`    // of the present state
+	Last    time.Time `json:"received,omitzero"` // when its last payload came
+	Version string    `json:"version,omitempty"` // of its program
+	Boot    string    `json:"boot,omitempty"`
+	Config  string    `json:"cfg,omitempty"`
+	Epoch   uint64    `json:"epoch,omitempty"`
+	Devices int       `json:"devices"`
+	Held    uint64    `json:"held"` // records it holds that the hub has not committed, as far as the hub knows
+	// Late is how much older than the receipt the last live record was.
+	Late time.Duration `json:"-"`
+}
+
+// LedgerQuery asks for what boards sent. Empty names mean all.
+type LedgerQuery struct {
+	Site, Gateway string
+	From, To      time.Time
+}
+
+// LedgerRow accounts for one epoch of one board.
+type LedgerRow struct {
+	Site        string `json:"site"`
+	Gateway     string `json:"gateway"`
+	Epoch       uint64 `json:"epoch"`
+	First       uint64 `json:"first"`
+	Last        uint64 `json:"last"`
+	Stored      uint64 `json:"stored"`
+	Quarantined uint64 `json:"quarantined"`
+	Lost        uint64 `json:"lost"`
+	Missing     uint64 `json:"missing"` // neither stored nor accounted for, yet
+}
+
+// JournalQuery asks for what happened in a span, at most Limit entries, the
+// latest first.
+type JournalQuery struct {
+	From, To time.Time
+	Limit    int
+}
+
+// JournalEntry is one thing that happened.
+type JournalEntry struct {
+	Time   time.Time   `json:"time"`         // when it truly happened
+	At     time.Time   `json:"at,omitzero"`  // when the hub learned of it
+	Kind   string      `json:"kind"`         // raised, cleared, acknowledged, paged, ...
+	Alarm  alarm.Alarm `json:"alarm"`        // as it stood then
+	By     string      `json:"by,omitempty"` // who
+	Detail string      `json:"detail,omitempty"`
+}
+
+// Component is one link of the chain from sensor to store.
+type Component struct {
+	Name   string          `json:"name"`
+	Label  telemetry.Label `json:"label,omitzero"`
+	State  string          `json:"state"` // ok, warn, fail
+	Since  time.Time       `json:"since,omitzero"`
+	Detail telemetry.Label `json:"detail,omitzero"`
+}
