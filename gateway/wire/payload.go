@@ -7,7 +7,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -80,7 +79,7 @@ func Encode(h Header, lines [][]byte, compress bool) ([]byte, error) {
 	if !compress {
 		return b, nil
 	}
-	return encoder().EncodeAll(b, make([]byte, 0, len(b)/3)), nil
+	return encoder.EncodeAll(b, make([]byte, 0, len(b)/3)), nil
 }
 
 // Decode reads a payload that came on topic t, which must be Live or Backfill.
@@ -98,7 +97,7 @@ func Decode(t Topic, payload []byte) (Payload, error) {
 	}
 	if t.Zstd {
 		var err error
-		if payload, err = decoder().DecodeAll(payload, nil); err != nil {
+		if payload, err = decoder.DecodeAll(payload, nil); err != nil {
 			return Payload{}, fmt.Errorf("wire: decompress payload: %w", err)
 		}
 		if len(payload) > MaxPayload {
@@ -237,22 +236,22 @@ func validToken(s string) bool {
 		strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }
 
-// encoder and decoder are built once and hold no state between calls:
-// EncodeAll and DecodeAll may run from several goroutines.
-var encoder = sync.OnceValue(func() *zstd.Encoder {
+// encoder and decoder hold no state between calls: EncodeAll and DecodeAll may
+// run from several goroutines. Both are complete before main: the channels in
+// them must not belong to the first test bubble (testing/synctest) that comes by.
+var encoder, decoder = newCodec()
+
+func newCodec() (*zstd.Encoder, *zstd.Decoder) {
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 		zstd.WithWindowSize(MaxPayload))
 	if err != nil {
 		panic("BUG: wire: " + err.Error())
 	}
-	return e
-})
-
-var decoder = sync.OnceValue(func() *zstd.Decoder {
+	e.EncodeAll([]byte("#"), nil) // makes what the encoder makes at its first use
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
 		zstd.WithDecoderMaxMemory(MaxPayload), zstd.WithDecoderMaxWindow(MaxPayload))
 	if err != nil {
 		panic("BUG: wire: " + err.Error())
 	}
-	return d
-})
+	return e, d
+}

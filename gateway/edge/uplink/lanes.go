@@ -66,7 +66,7 @@ func (s *session) skip(last uint64) {
 func (s *session) backfill(now time.Time) time.Duration {
 	lanes := s.u.cfg.Lanes
 	rate := float64(lanes.Rate)
-	s.tokens = min(max(rate/4, 128<<10), s.tokens+rate*now.Sub(s.tokensAt).Seconds())
+	s.tokens = min(burst(lanes), s.tokens+rate*now.Sub(s.tokensAt).Seconds())
 	s.tokensAt = now
 	// A few at a time: between them live has its turn.
 	for range 8 {
@@ -97,6 +97,9 @@ func (s *session) backfill(now time.Time) time.Duration {
 	}
 	return 0
 }
+
+// burst is how many bytes the backlog may send at once.
+func burst(l Lanes) float64 { return max(float64(l.Rate)/4, 128<<10) }
 
 // packed are the lines of consecutive records of one epoch.
 type packed struct {

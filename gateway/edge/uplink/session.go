@@ -52,6 +52,7 @@ type session struct {
 	nextN    uint64
 	passedN  uint64    // the latest publish of which something was committed
 	progress time.Time // when committed last moved, or nothing was waiting for it
+	repeated time.Time // when the oldest payload was repeated since, or progress
 	stall    time.Duration
 
 	stateAt   time.Time // last announced
@@ -120,7 +121,7 @@ func (b *inbox) take() (committed, state []byte) {
 // session dials, works until the link is lost or ctx done, and says why it ended.
 func (u *Uplink) session(ctx context.Context) error {
 	s := &session{u: u, name: newSession(), inbox: &inbox{signal: make(chan struct{}, 1)},
-		backWindow: reserve, stall: u.cfg.Lanes.Resend, metas: map[string]bool{}, cleared: map[string]bool{}}
+		backWindow: reserve, metas: map[string]bool{}, cleared: map[string]bool{}}
 	s.held = u.queue.Holds()
 	will, err := s.state(false)
 	if err != nil {
@@ -175,7 +176,9 @@ func (s *session) receive(m Message) {
 // the backlog, live begins with what is appended from now on.
 func (s *session) begin() {
 	u, now := s.u, time.Now()
-	s.since, s.progress, s.tokensAt = now, now, now
+	s.since, s.tokensAt = now, now
+	s.moved(now)
+	s.tokens = burst(u.cfg.Lanes)
 	s.held = u.queue.Holds()
 	for _, h := range s.held {
 		if h.Current {

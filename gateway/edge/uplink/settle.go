@@ -21,7 +21,7 @@ const merge = 5 * time.Second
 // track notes records that were just published.
 func (s *session) track(now time.Time, x span) {
 	if len(s.sent) == 0 {
-		s.progress, s.stall = now, s.u.cfg.Lanes.Resend // nothing was waiting until now
+		s.moved(now) // nothing was waiting until now
 	}
 	s.nextN++
 	// Two lanes take turns, so the one before the last may be the neighbour.
@@ -103,7 +103,7 @@ func (s *session) committed(now time.Time, doc []byte) {
 	}
 	u.hub = c.Hub
 	if moved || len(before) == 0 {
-		s.progress, s.stall = now, u.cfg.Lanes.Resend
+		s.moved(now)
 		u.note(func(st *Stats) { st.Committed = now })
 	}
 	for i := range s.sent {
@@ -111,6 +111,11 @@ func (s *session) committed(now time.Time, doc []byte) {
 			x.passed = now
 		}
 	}
+}
+
+// moved notes that committed does not stand still.
+func (s *session) moved(now time.Time) {
+	s.progress, s.repeated, s.stall = now, now, s.u.cfg.Lanes.Resend
 }
 
 func aboveLast(e wire.CommitEpoch, last uint64) bool {
@@ -152,24 +157,28 @@ func (s *session) settle(epoch uint64, e wire.CommitEpoch) bool {
 
 // resend follows the contract: what committed passed over for 60 s goes to
 // the backlog again. While committed stands still only the oldest payload is
-// repeated, after 60 s and then twice as long each time.
+// repeated, after 60 s and then twice as long each time: a hub whose database
+// is down must not be fed everything again each minute.
 func (s *session) resend(now time.Time) {
 	if len(s.sent) == 0 {
 		return
 	}
 	lanes := s.u.cfg.Lanes
-	var left []sent
-	for _, x := range s.sent {
-		if !x.passed.IsZero() && now.Sub(x.passed) >= lanes.Resend {
+	if now.Sub(s.progress) < lanes.Resend {
+		var left []sent
+		for _, x := range s.sent {
+			if x.passed.IsZero() || now.Sub(x.passed) < lanes.Resend {
+				left = append(left, x)
+				continue
+			}
 			s.u.warn("committed passed records over; they are sent again", "epoch", x.epoch, "first", x.first, "last", x.last)
 			s.backlog = append(s.backlog, x.span)
 			s.resent += x.len()
-			continue
 		}
-		left = append(left, x)
+		s.sent = left
+		return
 	}
-	s.sent = left
-	if len(s.sent) == 0 || now.Sub(s.progress) < s.stall || len(s.flight) >= lanes.Window || now.Before(s.readAt) {
+	if now.Sub(s.repeated) < s.stall || len(s.flight) >= lanes.Window || now.Before(s.readAt) {
 		return
 	}
 	x := s.sent[0]
@@ -183,5 +192,5 @@ func (s *session) resend(now time.Time) {
 	}
 	s.tokens -= float64(s.send(now, wire.Backfill, p, false))
 	s.resent += p.span.len()
-	s.progress, s.stall = now, min(2*s.stall, lanes.MaxWait)
+	s.repeated, s.stall = now, min(2*s.stall, lanes.MaxWait)
 }

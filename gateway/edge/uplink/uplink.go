@@ -160,11 +160,11 @@ type Uplink struct {
 	log   *slog.Logger
 
 	// Only Run's goroutine touches these; they outlive a session.
-	hub     string // last heard
-	step    int    // of the stamps' clock
+	hub     string        // last heard
+	step    int           // of the stamps' clock
 	offset  time.Duration // of the stamps' clock from started plus the monotonic time since
 	started time.Time
-	kept    []sent    // CommitNone: acknowledged, waiting for their age
+	kept    []sent // CommitNone: acknowledged, waiting for their age
 	told    map[string]time.Time
 
 	mu    sync.Mutex // guards stats
