@@ -1,6 +1,7 @@
 package alarm
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"time"
@@ -143,14 +144,10 @@ func (r *Rule) noGood() *Rule {
 		ID: r.ID + blindSuffix, Points: r.Points, Type: NoGood, Priority: r.Priority, Page: r.Page,
 		MaxLate: r.MaxLate, Late: lateJournal, Help: r.Help, derived: true,
 		Message: telemetry.Label{
-			Zh: "无有效数据，无法判断：" + first(r.Message.Zh, r.Message.En, r.ID),
-			En: "no good value, cannot judge: " + first(r.Message.En, r.Message.Zh, r.ID),
+			Zh: "无有效数据，无法判断：" + cmp.Or(r.Message.Zh, r.Message.En, r.ID),
+			En: "no good value, cannot judge: " + cmp.Or(r.Message.En, r.Message.Zh, r.ID),
 		},
 	}
-}
-
-func first(s ...string) string {
-	return s[slices.IndexFunc(s, func(s string) bool { return s != "" })]
 }
 
 // RuleSet is the content of a rule file. It is immutable and may be shared.

@@ -46,8 +46,8 @@ func buildTest(doc *conffile.Doc, p conffile.Path, y *testYAML, ids map[string]i
 	if y.Name == "" {
 		doc.Errorf(p.With("name"), "the test has no name; write what it shows, such as: a pump trip pages once")
 	}
-	if y.Every <= 0 {
-		doc.Errorf(p.With("every"), "every is how often the points are polled; write for example every: 10s")
+	if y.Every < time.Millisecond || y.Every > maxTestTime {
+		doc.Errorf(p.With("every"), "every is how often the points are polled; write for example every: 10s; 1ms to %s", maxTestTime)
 		return t
 	}
 	if len(y.Points) == 0 {
@@ -58,7 +58,7 @@ func buildTest(doc *conffile.Doc, p conffile.Path, y *testYAML, ids map[string]i
 		if err != nil {
 			doc.Fail(p.With("points", name), err)
 		}
-		if time.Duration(len(s.polls))*y.Every > maxTestTime {
+		if len(s.polls) > int(maxTestTime/y.Every) {
 			doc.Errorf(p.With("points", name), "the series lasts over %s", maxTestTime)
 		}
 		t.points[name] = s

@@ -66,7 +66,11 @@ func (s *series) word(word string, every time.Duration, cut bool) error {
 		if err != nil || dur <= 0 || cut {
 			return fmt.Errorf("%q: write outage: and a duration such as outage:10m, outside of cut()", word)
 		}
-		return s.add(int((dur+every-1)/every), func(int) poll { return poll{absent: true} })
+		n := dur / every
+		if dur%every > 0 {
+			n++
+		}
+		return s.add(int(n), func(int) poll { return poll{absent: true} })
 	}
 	body, times, many := strings.Cut(word, "x")
 	n := 1
