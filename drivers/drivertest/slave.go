@@ -43,7 +43,7 @@ func (s *Slave) Requests() [][]byte {
 // ServeRTU answers RTU requests until the line ends, and waits for its answers
 // under way. A request that is not one of the four reads ends it with an error.
 func (s *Slave) ServeRTU(line io.ReadWriter) error {
-	return s.serve(line, func() ([]byte, error) {
+	return s.serve(line, false, func() ([]byte, error) {
 		req := make([]byte, 8)
 		_, err := io.ReadFull(line, req)
 		if err == nil && CRC(req[:6]) != binary.LittleEndian.Uint16(req[6:]) {
@@ -57,7 +57,7 @@ func (s *Slave) ServeRTU(line io.ReadWriter) error {
 
 // ServeTCP answers Modbus TCP requests until the connection ends.
 func (s *Slave) ServeTCP(line io.ReadWriter) error {
-	return s.serve(line, func() ([]byte, error) {
+	return s.serve(line, true, func() ([]byte, error) {
 		req := make([]byte, 12)
 		_, err := io.ReadFull(line, req)
 		if err == nil && (binary.BigEndian.Uint16(req[2:]) != 0 || binary.BigEndian.Uint16(req[4:]) != 6) {
@@ -72,9 +72,10 @@ func (s *Slave) ServeTCP(line io.ReadWriter) error {
 	})
 }
 
-func (s *Slave) serve(line io.Writer, next func() ([]byte, error), reply func([]byte) []byte) error {
+func (s *Slave) serve(line io.Writer, whole bool, next func() ([]byte, error), reply func([]byte) []byte) error {
 	var underWay sync.WaitGroup
 	defer underWay.Wait()
+	sending := make(chan struct{}, 1) // not a mutex: synctest's clock must run on while one waits
 	for n := 1; ; n++ {
 		req, err := next()
 		if err != nil {
@@ -96,8 +97,12 @@ func (s *Slave) serve(line io.Writer, next func() ([]byte, error), reply func([]
 		}
 		underWay.Go(func() {
 			time.Sleep(time.Duration(len(req)) * s.Char)
-			for _, st := range steps {
+			for i, st := range steps {
 				time.Sleep(st.Wait)
+				if i == 0 && whole { // what has begun is sent to its end
+					sending <- struct{}{}
+					defer func() { <-sending }()
+				}
 				for b := range slices.Chunk(st.Bytes, burst) {
 					time.Sleep(time.Duration(len(b)) * s.Char)
 					line.Write(b) // a line that is gone is noticed by next
