@@ -63,6 +63,11 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 	c.validity(rp, &p)
 	c.sentinels(rp, &p)
 	c.names(rp, &p)
+	for _, n := range p.needs {
+		if int(n.Count) > prof.Limits.MaxRegisters && !n.Table.IsBit() {
+			c.errorf(rp.at, "the value and its block need %d registers in one request, and the device gives at most %d", n.Count, prof.Limits.MaxRegisters)
+		}
+	}
 	return p, !c.bad
 }
 
