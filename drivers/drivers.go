@@ -36,6 +36,14 @@ type Bus interface {
 	Close() error
 }
 
+// Refresher is a Device that leaves out points that did not leave their
+// deadband. Refresh makes the next sample of every group carry all its points,
+// for a hub that may have missed some. It may be called from any goroutine.
+type Refresher interface {
+	Device
+	Refresh()
+}
+
 // Watcher is a Device that reports by itself, between polls: an edge on a
 // contact. Watch blocks until ctx is done and calls report for every change.
 type Watcher interface {

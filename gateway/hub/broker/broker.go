@@ -107,3 +107,13 @@ type levelHandler struct{ slog.Handler }
 func (h levelHandler) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= slog.LevelError && h.Handler.Enabled(ctx, l)
 }
+
+// WithAttrs keeps the bound on a logger made from this one.
+func (h levelHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return levelHandler{h.Handler.WithAttrs(attrs)}
+}
+
+// WithGroup keeps the bound on a logger made from this one.
+func (h levelHandler) WithGroup(name string) slog.Handler {
+	return levelHandler{h.Handler.WithGroup(name)}
+}
