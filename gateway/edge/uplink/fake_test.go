@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -150,9 +151,9 @@ func stored(t *testing.T, i int) []byte {
 	return b
 }
 
-// net is the network and the broker: it makes links and keeps what was
+// network is the network and the broker: it makes links and keeps what was
 // published on them.
-type net struct {
+type network struct {
 	mu     sync.Mutex
 	links  []*link
 	refuse error
@@ -166,7 +167,7 @@ type published struct {
 }
 
 type link struct {
-	net       *net
+	net       *network
 	will      Message
 	subscribe []string
 	handler   func(Message)
@@ -189,7 +190,7 @@ func (t *token) Done() <-chan struct{} { return t.done }
 func (t *token) Err() error            { <-t.done; return t.err }
 func (t *token) complete(err error)    { t.once.Do(func() { t.err = err; close(t.done) }) }
 
-func (n *net) dial(ctx context.Context, will Message, subscribe []string, handler func(Message)) (Link, error) {
+func (n *network) dial(ctx context.Context, will Message, subscribe []string, handler func(Message)) (Link, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.refuse != nil {
@@ -201,10 +202,17 @@ func (n *net) dial(ctx context.Context, will Message, subscribe []string, handle
 }
 
 // link returns the newest connection.
-func (n *net) link() *link {
+func (n *network) link() *link {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.links[len(n.links)-1]
+}
+
+// all returns every connection there was.
+func (n *network) all() []*link {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.links)
 }
 
 func (l *link) Publish(topic string, qos byte, retained bool, payload []byte) Token {
@@ -349,7 +357,7 @@ func said(rs []row) string {
 // board is an uplink that runs.
 type board struct {
 	t       *testing.T
-	net     *net
+	net     *network
 	queue   *memQueue
 	up      *Uplink
 	cancel  context.CancelFunc
@@ -360,7 +368,7 @@ type board struct {
 }
 
 // start runs an uplink until the test ends.
-func start(t *testing.T, n *net, q *memQueue, change func(*Config)) *board {
+func start(t *testing.T, n *network, q *memQueue, change func(*Config)) *board {
 	t.Helper()
 	b := &board{t: t, net: n, queue: q, done: make(chan struct{})}
 	c := Config{Site: site, Gateway: gateway, Boot: boot, Cfg: cfg, Meta: map[string][]byte{cfg: []byte("{}")},

@@ -57,6 +57,7 @@ type session struct {
 
 	stateAt   time.Time // last announced
 	stateDue  bool
+	restated  int             // times it was overwritten in this session
 	metas     map[string]bool // announced in this session
 	cleared   map[string]bool // dropped in this session
 	lookedAt  time.Time       // when sent was last gone through
@@ -385,11 +386,12 @@ func (s *session) overwritten(doc []byte) {
 	}
 	s.u.warn("state was overwritten, by the will of an earlier connection or by another board with this name",
 		"site", s.u.cfg.Site, "gateway", s.u.cfg.Gateway)
-	if now := time.Now(); now.Sub(s.stateAt) >= tick {
-		s.announce(now)
+	// A few times at once: the broker may give several old connections up
+	// late. Then slowly: two boards of one name must not chase each other.
+	if s.restated++; s.restated <= 3 {
+		s.announce(time.Now())
 		return
 	}
-	// Twice in a second: two boards of one name must not chase each other.
 	s.stateDue = true
 }
 

@@ -35,7 +35,7 @@ func expect(t *testing.T, what, got, want string) {
 
 func TestAnnouncesBeforeItSends(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		q.before(t, 7, Label("0ld", oldCfg), 3)
 		var settled []string
 		b := start(t, n, q, func(c *Config) {
@@ -90,7 +90,7 @@ func TestAnnouncesBeforeItSends(t *testing.T) {
 
 func TestLiveFirstThenBacklog(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{refuse: errors.New("no broker")}, newQueue()
+		n, q := &network{refuse: errors.New("no broker")}, newQueue()
 		b := start(t, n, q, nil)
 		b.poll(4)
 		after(10 * time.Second)
@@ -122,7 +122,7 @@ func TestLiveFirstThenBacklog(t *testing.T) {
 
 func TestFreedOnCommitted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		b.poll(10)
 		after(time.Second)
@@ -149,7 +149,7 @@ func TestFreedOnCommitted(t *testing.T) {
 
 func TestFreedOnPuback(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{silent: true}, newQueue()
+		n, q := &network{silent: true}, newQueue()
 		b := start(t, n, q, func(c *Config) { c.Commit, c.Compress = CommitBroker, true })
 		b.poll(3)
 		after(time.Second)
@@ -174,7 +174,7 @@ func TestFreedOnPuback(t *testing.T) {
 
 func TestKeptByAge(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, func(c *Config) { c.Commit, c.Keep = CommitNone, time.Hour })
 		after(time.Second)
 		b.poll(3)
@@ -202,7 +202,7 @@ func TestKeptByAge(t *testing.T) {
 // comes again, and every line is what it was.
 func TestSentAgainByteForByte(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, func(c *Config) { c.Compress = true })
 		after(time.Second)
 		b.poll(6)
@@ -226,7 +226,7 @@ func TestSentAgainByteForByte(t *testing.T) {
 
 func TestPassedOverIsSentAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		for range 5 { // payloads apart
@@ -256,7 +256,7 @@ func TestPassedOverIsSentAgain(t *testing.T) {
 // after 60 s, and then twice as long each time, to 15 min.
 func TestStandstill(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		for range 3 {
@@ -281,7 +281,7 @@ func TestStandstill(t *testing.T) {
 
 func TestHubChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		b.poll(4)
@@ -304,7 +304,7 @@ func TestHubChange(t *testing.T) {
 // TestLiveSkips: a link that is stuck for 12 s; then new records go first.
 func TestLiveSkips(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		n.mu.Lock()
@@ -348,7 +348,7 @@ func TestLiveSkips(t *testing.T) {
 func TestLiveOverASlowLink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const rate = 50e3
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		q.before(t, 7, Label(boot, cfg), 20000)
 		free := time.Now()
 		n.delay = func(size int) time.Time { // one pipe, first in first out
@@ -391,7 +391,7 @@ func laterOf(a, b time.Time) time.Time {
 // TestWindowFillsALongLink: 100 ms round trip.
 func TestWindowFillsALongLink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		q.before(t, 7, Label(boot, cfg), 50000)
 		n.delay = func(int) time.Time { return time.Now().Add(100 * time.Millisecond) }
 		b := start(t, n, q, nil)
@@ -411,7 +411,7 @@ func TestWindowFillsALongLink(t *testing.T) {
 
 func TestBacklogRateIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		q.before(t, 7, Label(boot, cfg), 30000)
 		start(t, n, q, func(c *Config) { c.Lanes.Rate = 100_000 })
 		after(10 * time.Second)
@@ -427,7 +427,7 @@ func TestBacklogRateIsBounded(t *testing.T) {
 
 func TestLinger(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, func(c *Config) { c.Linger = 30 * time.Second })
 		after(time.Second)
 		n.link().take()
@@ -458,7 +458,7 @@ func TestLinger(t *testing.T) {
 
 func TestCleanStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		n.delay = func(int) time.Time { return time.Now().Add(300 * time.Millisecond) }
 		b := start(t, n, q, func(c *Config) { c.Linger = 30 * time.Second })
 		after(time.Second)
@@ -483,7 +483,7 @@ func TestCleanStop(t *testing.T) {
 // TestStopIsBounded although the broker says nothing more.
 func TestStopIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{silent: true}, newQueue()
+		n, q := &network{silent: true}, newQueue()
 		b := start(t, n, q, nil)
 		b.poll(500)
 		after(time.Second)
@@ -500,7 +500,7 @@ func TestStopIsBounded(t *testing.T) {
 
 func TestStopWhileItWaits(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := start(t, &net{refuse: errors.New("no")}, newQueue(), func(c *Config) { c.Backoff = func(int) time.Duration { return time.Hour } })
+		b := start(t, &network{refuse: errors.New("no")}, newQueue(), func(c *Config) { c.Backoff = func(int) time.Duration { return time.Hour } })
 		after(time.Minute)
 		began := time.Now()
 		b.stop()
@@ -513,7 +513,7 @@ func TestStopWhileItWaits(t *testing.T) {
 func TestBackoffCountsFailuresInARow(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var got []int
-		n := &net{refuse: errors.New("no")}
+		n := &network{refuse: errors.New("no")}
 		start(t, n, newQueue(), func(c *Config) {
 			c.Backoff = func(f int) time.Duration { got = append(got, f); return time.Second }
 		})
@@ -533,7 +533,7 @@ func TestBackoffCountsFailuresInARow(t *testing.T) {
 
 func TestOverwrittenStateComesAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		start(t, n, q, nil)
 		after(time.Second)
 		l := n.link()
@@ -550,8 +550,8 @@ func TestOverwrittenStateComesAgain(t *testing.T) {
 			l.tell(own.Topic, will, nil)
 			after(10 * time.Millisecond)
 		}
-		if ps := l.take(); len(ps) != 1 || !bytes.Equal(ps[0].Payload, own.Payload) {
-			t.Errorf("%d states at once, want one like the first", len(ps))
+		if ps := l.take(); len(ps) != 3 || !bytes.Equal(ps[0].Payload, own.Payload) {
+			t.Errorf("%d states at once, want three like the first", len(ps))
 		}
 		after(15 * time.Second)
 		if ps := l.take(); len(ps) != 1 {
@@ -562,7 +562,7 @@ func TestOverwrittenStateComesAgain(t *testing.T) {
 
 func TestHubTimeIsHeard(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n := &net{}
+		n := &network{}
 		var heard []time.Time
 		start(t, n, newQueue(), func(c *Config) { c.HubTime = func(hub, _ time.Time) { heard = append(heard, hub) } })
 		after(time.Second)
@@ -579,7 +579,7 @@ func TestHubTimeIsHeard(t *testing.T) {
 
 func TestClockSteps(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		var off time.Duration
 		b := start(t, n, q, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(off) } })
 		after(time.Second)
@@ -605,7 +605,7 @@ func TestClockSteps(t *testing.T) {
 // TestUnreadableRecordHoldsUpNothing and reaches the quarantine.
 func TestUnreadableRecordHoldsUpNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		n.link().take()
@@ -631,7 +631,7 @@ func TestUnreadableRecordHoldsUpNothing(t *testing.T) {
 
 func TestBufferThatCannotBeRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n, q := &net{}, newQueue()
+		n, q := &network{}, newQueue()
 		b := start(t, n, q, nil)
 		after(time.Second)
 		q.mu.Lock()
@@ -648,7 +648,7 @@ func TestBufferThatCannotBeRead(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	n := &net{}
+	n := &network{}
 	good := Config{Site: site, Gateway: gateway, Boot: boot, Cfg: cfg, Meta: map[string][]byte{cfg: {}}, Dial: n.dial,
 		Backoff: func(int) time.Duration { return 0 }}
 	for what, change := range map[string]func(*Config){
@@ -683,7 +683,7 @@ func TestNothingLostWhateverTheLinkDoes(t *testing.T) {
 }
 
 func chaos(t *testing.T, r *rand.Rand) {
-	n, q := &net{}, newQueue()
+	n, q := &network{}, newQueue()
 	q.before(t, 7, Label("0ld", oldCfg), 500)
 	h := &hub{t: t, lines: map[[2]uint64]string{}, stored: map[[2]uint64]bool{}, name: "h/0"}
 	zst := r.IntN(2) == 0
@@ -692,7 +692,7 @@ func chaos(t *testing.T, r *rand.Rand) {
 	for range 400 {
 		b.poll(r.IntN(4))
 		after(time.Duration(r.IntN(3000)) * time.Millisecond)
-		if len(n.links) == 0 {
+		if len(n.all()) == 0 {
 			continue
 		}
 		l := n.link()
@@ -742,8 +742,8 @@ type hub struct {
 }
 
 // take stores what came, but for a share that gets lost.
-func (h *hub) take(n *net, r *rand.Rand, lose float64) {
-	for _, l := range n.links {
+func (h *hub) take(n *network, r *rand.Rand, lose float64) {
+	for _, l := range n.all() {
 		for _, p := range l.take() {
 			for _, row := range rows(h.t, []published{p}) {
 				id := [2]uint64{row.epoch, row.seq}
