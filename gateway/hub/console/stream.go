@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"os"
 	"time"
 
 	"luquan/gateway/hub/live"
@@ -56,8 +57,8 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	if err := st.raw([]byte("retry: 2000\n\n")); err != nil {
 		return nil
 	}
-	if err := st.run(r.Context(), sub); err != nil && r.Context().Err() == nil {
-		// Too slow, or gone: the response has begun, so no status can tell.
+	if err := st.run(r.Context(), sub); errors.Is(err, live.ErrSlow) || errors.Is(err, os.ErrDeadlineExceeded) {
+		// The response has begun, so no status can tell.
 		s.cut.Inc()
 		s.log.Info("event stream cut", "remote", r.RemoteAddr, "error", err)
 	}
