@@ -33,7 +33,7 @@ func (e *Engine) Observe(now time.Time, r Reading) []Event {
 	}
 	if ts <= p.watermark {
 		if r.Lateness > defaultMaxLate || p.watermark-ts <= int64(setBack+r.Lateness) {
-			e.replay(p, received, ts, r.Value, r.Quality)
+			e.replay(p, received, ts, &r)
 			return e.take()
 		}
 		e.setBack(p)

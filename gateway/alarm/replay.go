@@ -18,8 +18,9 @@ const maxGaps = 8
 
 // gap is a stretch of a point's time that was jumped over.
 type gap struct {
-	from, to int64 // stamps: the last judged, the one jumped to; from moves on with the replay
-	heard    int64 // hub's time of the last reading from within; never: none yet
+	from, to int64           // stamps: the last judged, the one jumped to; from moves on with the replay
+	heard    int64           // hub's time of the last reading from within; never: none yet
+	last     telemetry.Value // the point's value at from
 	shadows  []shadow
 
 	// The first usable reading judged after the gap; after is never without one.
@@ -52,6 +53,9 @@ func (p *point) missed() int64 {
 // jump keeps the gap from the watermark to ts.
 func (e *Engine) jump(p *point, ts int64) {
 	g := &gap{from: p.watermark, to: ts, heard: never, after: never}
+	if p.seen {
+		g.last = p.value
+	}
 	for _, in := range p.insts {
 		if in.rule.Type.timed() || in.rule.Type == NoGood {
 			continue
@@ -77,7 +81,7 @@ func (e *Engine) jump(p *point, ts int64) {
 
 // replay judges a reading at or below the watermark. One that lies in no gap
 // was judged before and is not judged again.
-func (e *Engine) replay(p *point, now, ts int64, v telemetry.Value, q telemetry.Quality) {
+func (e *Engine) replay(p *point, now, ts int64, r *Reading) {
 	i := slices.IndexFunc(p.gaps, func(g *gap) bool { return g.from < ts && ts < g.to })
 	if i < 0 {
 		e.stats.History++
@@ -87,8 +91,14 @@ func (e *Engine) replay(p *point, now, ts int64, v telemetry.Value, q telemetry.
 	g := p.gaps[i]
 	g.from, g.heard = ts, now
 	e.open[g] = p
+	v := r.Value
+	if r.Confirmed && v.IsZero() {
+		v = g.last
+	} else if !v.IsZero() {
+		g.last = v
+	}
 	for k := range g.shadows {
-		e.shade(&g.shadows[k], now, ts, v, q)
+		e.shade(&g.shadows[k], now, ts, v, r.Quality)
 	}
 	if g.to-g.from <= p.missed() { // nothing more to come
 		e.finish(g, now)

@@ -83,6 +83,22 @@ func TestReplay(t *testing.T) {
 	}
 }
 
+// A confirmation within the gap is the value before it once more: without it
+// the on_delay would not be reached.
+func TestReplayJudgesConfirmations(t *testing.T) {
+	const s = time.Second
+	e := New(rules(t, "rules: [{id: high, points: '*/*/*', high: 85, on_delay: 20s, on_bad: hold}]"))
+	ev := append(feed(e, 0, 0, 80), feed(e, 600*s, 0, 80)...)
+	ev = append(ev, feed(e, 100*s, 500*s, 90)...)
+	for _, at := range []time.Duration{110 * s, 120 * s} {
+		ev = append(ev, e.Observe(t0.Add(601*s), Reading{Point: pt, Confirmed: true, Time: t0.Add(at), Lateness: 480 * s})...)
+	}
+	ev = append(ev, feed(e, 130*s, 480*s, 80)...)
+	if got, want := brief(ev), "high raised@1m40s suppressed; high cleared@2m10s normal"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
 // TestReplayHasBounds: a link that flaps for ever costs a bounded amount.
 func TestReplayHasBounds(t *testing.T) {
 	e := New(rules(t, "rules: [{id: high, points: '*/*/*', high: 85}]"))
