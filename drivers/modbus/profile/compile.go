@@ -198,7 +198,14 @@ func (c *compiler) table(at conffile.Path, name string, none Table) Table {
 
 // suggest ends a sentence with what may have been meant.
 func suggest(word string, known []string) string {
-	if near := conffile.Nearest(word, known); near != "" {
+	near := conffile.Nearest(word, known)
+	for _, k := range known { // Kw is meant for kW, however near K is
+		if strings.EqualFold(k, word) {
+			near = k
+			break
+		}
+	}
+	if near != "" {
 		return `; did you mean "` + near + `"?`
 	}
 	if len(known) == 0 {

@@ -67,7 +67,10 @@ func Load(fsys fs.FS, dir string) (*Library, error) {
 func Parse(file string, data []byte) (*Profile, error) {
 	lib := &Library{pairs: pairs{}}
 	doc, _, p := lib.parse(file, data)
-	return p, doc.Err()
+	if err := doc.Err(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Names returns the ids of all profiles, sorted.

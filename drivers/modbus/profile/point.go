@@ -230,7 +230,7 @@ func (c *compiler) scaling(rp rawPoint, p *Point) {
 	if u, known := units[rp.Unit]; known {
 		p.Unit = u.canon
 	} else if rp.Unit != "" {
-		c.errorf(rp.at.With("unit"), "unit %q is not known%s; docs/units.md lists them", rp.Unit, suggest(rp.Unit, unitNames()))
+		c.errorf(rp.at.With("unit"), "unit %q is not known%s", rp.Unit, suggestUnit(rp.Unit))
 		return
 	}
 	if rp.As != "" {

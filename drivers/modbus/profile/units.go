@@ -1,8 +1,10 @@
 package profile
 
 import (
+	"maps"
 	"math/big"
 	"slices"
+	"strings"
 )
 
 // unit is a source unit: value in the canonical unit = x*factor + offset.
@@ -53,13 +55,12 @@ var units = map[string]unit{
 // toBase are the factors between canonical units that share a dimension.
 var toBase = map[string]string{"mV": "1/1000", "mA": "1/1000", "h": "3600"}
 
-func unitNames() []string {
-	names := make([]string, 0, len(units))
-	for n := range units {
-		names = append(names, n)
+// suggestUnit ends a sentence about a unit that is not in the table.
+func suggestUnit(word string) string {
+	if s := suggest(word, slices.Sorted(maps.Keys(units))); strings.HasPrefix(s, "; did") {
+		return s
 	}
-	slices.Sort(names)
-	return names
+	return "; docs/units.md lists what may be written"
 }
 
 func canonical(name string) bool { return units[name].canon == name }
