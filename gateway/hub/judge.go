@@ -199,7 +199,7 @@ func (j *judge) observe(r wire.Record, h wire.Header, received time.Time) {
 			if !ok || e.Unconfirmed || e.Epoch != r.Epoch || e.Seq != r.Seq {
 				continue
 			}
-			reading.Confirmed, reading.Quality = true, e.Quality
+			reading.Confirmed, reading.Value, reading.Quality = true, e.Value, e.Quality
 		}
 		j.add(j.engine.Observe(received, reading), nil)
 	}
@@ -361,10 +361,20 @@ func (j *judge) Failing() error {
 	return j.failing
 }
 
+// checkpoint keeps what the engine remembers. It waits for a moment when the
+// journal has every event: a memory that is ahead of the journal would, after
+// a kill, restore an alarm that was never journalled or paged.
 func (j *judge) checkpoint(ctx context.Context) {
 	j.mu.Lock()
-	mem := j.engine.Snapshot()
+	ahead := len(j.turns) > 0
+	var mem []alarm.Memory
+	if !ahead {
+		mem = j.engine.Snapshot()
+	}
 	j.mu.Unlock()
+	if ahead {
+		return
+	}
 	if err := j.book.Checkpoint(ctx, mem); err != nil {
 		j.log.Warn("what the alarm engine remembers could not be kept; a restart now would begin running delays anew", "error", err)
 	}
