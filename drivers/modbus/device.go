@@ -1,0 +1,285 @@
+package modbus
+
+import (
+	"context"
+	"log/slog"
+	"math"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"luquan/drivers/modbus/bus"
+	"luquan/drivers/modbus/plan"
+	"luquan/drivers/modbus/profile"
+	"luquan/gateway/telemetry"
+)
+
+// reader is the part of *bus.Reader a device uses.
+type reader interface {
+	ReadCoils(ctx context.Context, address, quantity uint16) ([]byte, error)
+	ReadDiscreteInputs(ctx context.Context, address, quantity uint16) ([]byte, error)
+	ReadHoldingRegisters(ctx context.Context, address, quantity uint16) ([]byte, error)
+	ReadInputRegisters(ctx context.Context, address, quantity uint16) ([]byte, error)
+}
+
+// device is one device on the bus; it implements drivers.Device.
+type device struct {
+	reader reader
+	log    *slog.Logger
+	info   telemetry.DeviceInfo
+	groups []*group
+
+	refresh atomic.Uint64 // raised by Refresh
+	told    telemetry.Quality
+}
+
+// group is what is read at one period.
+type group struct {
+	points    []point
+	spans     []plan.Span // all that the points need
+	requests  []request   // in plan order; changed when the device refuses one
+	refreshed uint64      // the device's refresh at this group's last sample
+}
+
+// point is a chosen point, and what was last sent of it.
+type point struct {
+	def        *profile.Point
+	every      time.Duration
+	deadband   Deadband
+	maxSilence time.Duration
+
+	sent   telemetry.Value // zero: the next good value is sent whatever it is
+	sentAt time.Time
+}
+
+// request is one transaction of the plan.
+type request struct {
+	plan.Span
+	alone bool // refused joined, so its values are asked for one by one: nothing is left to divide
+}
+
+// result is what a request brought in this poll.
+type result struct {
+	plan.Span
+	data    []byte
+	quality telemetry.Quality
+}
+
+// Info implements drivers.Device.
+func (d *device) Info() telemetry.DeviceInfo { return d.info }
+
+// Refresh implements drivers.Refresher.
+func (d *device) Refresh() { d.refresh.Add(1) }
+
+// Poll implements drivers.Device. A device that did not answer one request is
+// not asked the next: it would cost the line another response limit.
+func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
+	g := d.groups[index]
+	s := telemetry.Sample{Device: d.info.Name, Kind: d.info.Kind, Group: index, Tags: d.info.Tags}
+	results := make([]result, 0, len(g.requests))
+	gone := telemetry.Good // why the rest is not asked for
+	take := func(r request) (result, bool) {
+		if gone != telemetry.Good {
+			return result{Span: r.Span, quality: gone}, true
+		}
+		res, canceled := d.read(ctx, r)
+		if canceled {
+			return res, false
+		}
+		if res.quality < telemetry.NoReply {
+			s.Time = time.Now()
+		} else {
+			gone = res.quality
+		}
+		return res, true
+	}
+	for i := 0; i < len(g.requests); i++ {
+		r := g.requests[i]
+		res, ok := take(r)
+		if !ok {
+			return s, false
+		}
+		parts := g.parts(r)
+		if res.quality != telemetry.Refused || r.alone || len(parts) < 2 {
+			results = append(results, res)
+			continue
+		}
+		// Refused as a whole; perhaps only one register in it is not there.
+		good, from := 0, len(results)
+		for _, p := range parts {
+			res, ok := take(p)
+			if !ok {
+				return s, false
+			}
+			if res.quality == telemetry.Good {
+				good++
+			}
+			results = append(results, res)
+		}
+		if good > 0 {
+			g.requests = slices.Replace(g.requests, i, i+1, parts...)
+			i += len(parts) - 1
+			d.log.Info("request refused as a whole is read in parts from now on",
+				"table", profile.Table(r.Table).String(), "address", r.Address, "count", r.Count,
+				"parts", len(parts), "refused", len(results)-from-good)
+		}
+	}
+	if s.Time.IsZero() || gone != telemetry.Good {
+		s.Time = time.Now() // the final time-out
+	}
+	d.fill(&s, g, results)
+	d.tell(s.Status)
+	return s, true
+}
+
+// read runs one transaction. canceled means that the poll was called off.
+func (d *device) read(ctx context.Context, r request) (res result, canceled bool) {
+	f := d.reader.ReadHoldingRegisters
+	switch r.Table {
+	case plan.Coil:
+		f = d.reader.ReadCoils
+	case plan.Discrete:
+		f = d.reader.ReadDiscreteInputs
+	case plan.Input:
+		f = d.reader.ReadInputRegisters
+	}
+	data, err := f(ctx, r.Address, r.Count)
+	res = result{Span: r.Span, data: data}
+	var e *bus.Error
+	switch bus.KindOf(err) {
+	case 0:
+		if err != nil { // a Reader returns nothing but *bus.Error
+			panic("BUG: an error that is no bus.Error: " + err.Error())
+		}
+	case bus.Refused:
+		res.quality = telemetry.Refused
+		e = err.(*bus.Error)
+		if e.Code == 10 || e.Code == 11 { // a gateway speaking for a device that is silent
+			res.quality = telemetry.NoReply
+		}
+	case bus.Garbled:
+		res.quality = telemetry.Garbled
+	case bus.NoReply:
+		res.quality = telemetry.NoReply
+	case bus.NotConnected:
+		res.quality = telemetry.NotConnected
+	case bus.Canceled:
+		return res, true
+	}
+	return res, false
+}
+
+// parts divides a request into what its points need, nothing joined: spans
+// that overlap are one, as they are read together.
+func (g *group) parts(r request) []request {
+	var in []plan.Span
+	for _, s := range g.spans {
+		if covers(r.Span, s) && !slices.Contains(in, s) {
+			in = append(in, s)
+		}
+	}
+	slices.SortFunc(in, func(a, b plan.Span) int { return int(a.Address) - int(b.Address) })
+	var out []request
+	for _, s := range in {
+		if n := len(out); n > 0 && int(s.Address) < int(out[n-1].Address)+int(out[n-1].Count) {
+			end := max(int(out[n-1].Address)+int(out[n-1].Count), int(s.Address)+int(s.Count))
+			out[n-1].Count = uint16(end - int(out[n-1].Address))
+			continue
+		}
+		out = append(out, request{Span: s, alone: true})
+	}
+	return out
+}
+
+func covers(r, s plan.Span) bool {
+	return r.Table == s.Table && s.Address >= r.Address && int(s.Address)+int(s.Count) <= int(r.Address)+int(r.Count)
+}
+
+// fill decodes the results into the sample.
+func (d *device) fill(s *telemetry.Sample, g *group, results []result) {
+	read := false
+	for _, r := range results {
+		read = read || r.quality == telemetry.Good
+		s.Status = s.Status.Worst(r.quality)
+	}
+	if !read {
+		for i := range g.points {
+			g.points[i].sent = telemetry.Value{}
+		}
+		return
+	}
+	s.Status = telemetry.Good
+	all := g.refreshed != d.refresh.Load()
+	g.refreshed = d.refresh.Load()
+	s.Readings = make([]telemetry.Reading, 0, len(g.points))
+	var current *profile.Point
+	words := func(t profile.Table, address uint16) (uint16, telemetry.Quality) {
+		return word(current, results, t, address)
+	}
+	for i := range g.points {
+		p := &g.points[i]
+		current = p.def
+		v, q := p.def.Decode(words)
+		if q == telemetry.Good && !all && p.unchanged(v, s.Time) {
+			continue
+		}
+		p.sent, p.sentAt = telemetry.Value{}, s.Time
+		if q == telemetry.Good {
+			p.sent = v
+		}
+		s.Readings = append(s.Readings, telemetry.Reading{Point: p.def.Name, Value: v, Quality: q})
+	}
+}
+
+// word looks an address up in the result that brought the whole span p needs
+// it in: a value is never put together from two answers.
+func word(p *profile.Point, results []result, t profile.Table, address uint16) (uint16, telemetry.Quality) {
+	for _, n := range p.Needs() {
+		if n.Table != t || address < n.Address || int(address) >= int(n.Address)+int(n.Count) {
+			continue
+		}
+		span := plan.Span{Table: plan.Table(n.Table), Address: n.Address, Count: n.Count}
+		for _, r := range results {
+			if !covers(r.Span, span) {
+				continue
+			}
+			i := int(address - r.Address)
+			switch {
+			case r.quality != telemetry.Good:
+				return 0, r.quality
+			case t.IsBit():
+				return uint16(r.data[i/8]>>(i%8)) & 1, telemetry.Good
+			default:
+				return uint16(r.data[2*i])<<8 | uint16(r.data[2*i+1]), telemetry.Good
+			}
+		}
+	}
+	panic("BUG: point " + p.Name + " looks at a word that was not planned")
+}
+
+// unchanged reports whether v may be left out at the time now.
+func (p *point) unchanged(v telemetry.Value, now time.Time) bool {
+	if !p.deadband.Set || p.sent.IsZero() || now.Sub(p.sentAt) >= p.maxSilence {
+		return false
+	}
+	if v == p.sent {
+		return true
+	}
+	if v.Class() == telemetry.String {
+		return false
+	}
+	return math.Abs(v.Float()-p.sent.Float()) <= max(p.deadband.Absolute, p.deadband.Percent/100*math.Abs(p.sent.Float()))
+}
+
+// tell logs a change of what the device as a whole is like.
+func (d *device) tell(q telemetry.Quality) {
+	if q == d.told {
+		return
+	}
+	if q == telemetry.Good {
+		d.log.Info("device answers again", "was", d.told.String())
+	} else {
+		d.log.Warn("device cannot be read", "status", q.String())
+	}
+	d.told = q
+}

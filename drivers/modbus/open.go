@@ -1,0 +1,168 @@
+package modbus
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"luquan/drivers"
+	"luquan/drivers/modbus/bus"
+	"luquan/drivers/modbus/plan"
+	"luquan/drivers/modbus/profile"
+	"luquan/gateway/telemetry"
+	"luquan/internal/conffile"
+)
+
+// Bus is an open Modbus bus with its devices. It implements drivers.Bus.
+type Bus struct {
+	name    string
+	line    *bus.Bus
+	devices []drivers.Device
+}
+
+var (
+	_ drivers.Bus       = (*Bus)(nil)
+	_ drivers.Device    = (*device)(nil)
+	_ drivers.Refresher = (*device)(nil)
+)
+
+// Open makes the bus and its devices. The port is opened, or the peer
+// dialled, by the first poll: one that is missing shows in the samples, not
+// here. cfg need not have been validated; if it is wrong, that is the error.
+// A nil logger is silent.
+func Open(cfg Config, lib *profile.Library, log *slog.Logger) (*Bus, error) {
+	doc, _ := conffile.Parse("bus "+cfg.Name, nil, &struct{}{})
+	cfg.Devices = slices.Clone(cfg.Devices)
+	cfg.Validate(doc, nil, lib)
+	if err := doc.Err(); err != nil {
+		return nil, err
+	}
+	line, cost, err := cfg.openLine()
+	if err != nil {
+		return nil, fmt.Errorf("open bus %q: %w", cfg.Name, err)
+	}
+	return cfg.build(line, cost, log), nil
+}
+
+// build hangs the devices of a validated configuration on the line.
+func (c *Config) build(line *bus.Bus, cost plan.Line, log *slog.Logger) *Bus {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Bus{name: c.Name, line: line}
+	for i := range c.Devices {
+		b.devices = append(b.devices, c.newDevice(&c.Devices[i], line, cost, log))
+	}
+	return b
+}
+
+// Name implements drivers.Bus.
+func (b *Bus) Name() string { return b.name }
+
+// Devices implements drivers.Bus.
+func (b *Bus) Devices() []drivers.Device { return b.devices }
+
+// Close implements drivers.Bus.
+func (b *Bus) Close() error { return b.line.Close() }
+
+// Trace returns the last transactions on the bus, oldest first: the evidence for its readings.
+func (b *Bus) Trace() []bus.Transaction { return b.line.Trace() }
+
+// Counters returns what was counted on the bus so far.
+func (b *Bus) Counters() bus.Counters { return b.line.Counters() }
+
+// roundTrip is what a request over TCP is taken to cost when requests are planned.
+const roundTrip = 5 * time.Millisecond
+
+// openLine returns the bus and what a transaction on it costs.
+func (c *Config) openLine() (*bus.Bus, plan.Line, error) {
+	if c.TCP != nil {
+		b, err := bus.DialTCP(bus.TCPOptions{Address: c.TCP.Address, RTU: c.TCP.Framing == "rtu"})
+		return b, plan.TCP(roundTrip), err
+	}
+	o := bus.RTUOptions{
+		Port:     c.RTU.Port,
+		Baud:     cmp.Or(c.RTU.Baud, defaultBaud),
+		Parity:   map[string]bus.Parity{"": bus.ParityEven, "even": bus.ParityEven, "odd": bus.ParityOdd, "none": bus.ParityNone}[c.RTU.Parity],
+		StopBits: cmp.Or(c.RTU.StopBits, 1),
+		RS485:    map[string]bus.RTS{"high": bus.RTSHigh, "low": bus.RTSLow}[c.RTU.RS485.RTS],
+		Echo:     c.RTU.Echo,
+	}
+	b, err := bus.OpenRTU(o)
+	return b, plan.RTU(o.Baud, o.Parity != bus.ParityNone, o.StopBits, plan.DefaultTurnaround), err
+}
+
+// newDevice plans the device's groups.
+func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog.Logger) *device {
+	p := cfg.resolved
+	d := &device{
+		reader: line.Reader(byte(*cfg.Unit), bus.Timing{
+			Response: cmp.Or(p.Limits.ResponseTimeout, c.Timeout, bus.DefaultResponse),
+			Pause:    p.Limits.Pause,
+		}),
+		log: log.With("bus", c.Name, "device", cfg.Name, "unit", *cfg.Unit),
+		info: telemetry.DeviceInfo{
+			Name: cfg.Name, Kind: p.Kind, Bus: c.Name, Profile: cfg.profileName(), Label: cfg.Label,
+		},
+	}
+	if d.info.Label == (telemetry.Label{}) {
+		d.info.Label = p.Label
+	}
+	for _, key := range slices.Sorted(maps.Keys(cfg.Tags)) {
+		d.info.Tags = append(d.info.Tags, telemetry.Tag{Key: key, Value: cfg.Tags[key]})
+	}
+	cost.Fixed += p.Limits.Pause
+	limits := plan.Limits{MaxRegisters: p.Limits.MaxRegisters, Gaps: p.Limits.Gaps != profile.GapsError}
+	byPeriod := map[time.Duration][]point{}
+	for _, pt := range cfg.chosen() {
+		byPeriod[pt.every] = append(byPeriod[pt.every], pt)
+	}
+	for i, every := range slices.Sorted(maps.Keys(byPeriod)) {
+		g := &group{points: byPeriod[every]}
+		info := telemetry.Group{Index: i, Every: every}
+		for _, pt := range g.points {
+			info.Points = append(info.Points, pt.def.Point)
+			for _, s := range pt.def.Needs() {
+				g.spans = append(g.spans, plan.Span{Table: plan.Table(s.Table), Address: s.Address, Count: s.Count})
+			}
+		}
+		for _, r := range plan.Plan(g.spans, limits, cost) {
+			g.requests = append(g.requests, request{Span: r})
+		}
+		d.groups = append(d.groups, g)
+		d.info.Groups = append(d.info.Groups, info)
+	}
+	return d
+}
+
+// chosen returns the points to read, in the profile's order, each with its period.
+func (d *Device) chosen() []point {
+	choice := map[string]*Point{}
+	for i := range d.Points {
+		choice[d.Points[i].Name] = &d.Points[i]
+	}
+	var out []point
+	for i := range d.resolved.Points {
+		def := &d.resolved.Points[i]
+		c := choice[def.Name]
+		if c == nil && len(d.Points) > 0 {
+			continue
+		}
+		pt := point{def: def, every: cmp.Or(d.Every, d.resolved.Every)}
+		if def.Every != d.resolved.Every { // the profile says so of this point
+			pt.every = def.Every
+			if d.Every != 0 {
+				pt.every = max(d.Every, def.Every)
+			}
+		}
+		if c != nil {
+			pt.every = cmp.Or(c.Every, pt.every)
+			pt.deadband, pt.maxSilence = c.Deadband, cmp.Or(c.MaxSilence, defaultSilence)
+		}
+		out = append(out, pt)
+	}
+	return out
+}
