@@ -18,8 +18,7 @@ import (
 const (
 	version   = 1
 	flagZstd  = 1
-	maxBlock  = 1 << 22 // samples of one block: an hour at 1 kHz fits
-	maxRaw    = 256 << 20
+	maxRaw    = 64 << 20 // bytes; what is larger is not packed, so that no frame unpacks to more
 	modeDec   = 1
 	modeF32   = 2
 	modeF64   = 3
@@ -185,7 +184,7 @@ func encodeBlock(s series) []byte {
 	body := appendStamps(nil, s.samples)
 	body = appendQualities(body, s.samples)
 	body = appendValues(body, s)
-	if packed := encoder().EncodeAll(body, nil); len(packed) < len(body) {
+	if packed, ok := pack(body); ok {
 		b[6] |= flagZstd
 		body = packed
 	}
@@ -346,6 +345,15 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	}
 	return d
 })
+
+// pack returns b as a zstd frame, if that is worth it.
+func pack(b []byte) ([]byte, bool) {
+	if len(b) > maxRaw {
+		return nil, false
+	}
+	packed := encoder().EncodeAll(b, nil)
+	return packed, len(packed) < len(b)
+}
 
 // putCRC fills in the checksum of a block or hot row.
 func putCRC(b []byte) { binary.LittleEndian.PutUint32(b[1:], crc32.Checksum(b[5:], castagnoli)) }

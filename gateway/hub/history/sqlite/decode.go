@@ -72,7 +72,7 @@ func decodeSummary(b []byte) (m summary, packed bool, body []byte, err error) {
 	m.worst = telemetry.Quality(r.u8())
 	m.first = r.varint()
 	m.last = m.first + int64(r.uvarint())
-	if r.bad || n == 0 || n > maxBlock || values > n || m.last < m.first || m.class > telemetry.String || (values > 0 && m.class == 0) {
+	if r.bad || n == 0 || n > 1<<40 || values > n || m.last < m.first || m.class > telemetry.String || (values > 0 && m.class == 0) {
 		return m, false, nil, errBlock
 	}
 	m.n, m.values = int(n), int(values)
@@ -87,7 +87,7 @@ func decodeSummary(b []byte) (m summary, packed bool, body []byte, err error) {
 }
 
 // decodeBlock unpacks a block. Whatever the input, it neither panics nor
-// takes more than a small multiple of maxRaw.
+// takes more than a small multiple of its size or of maxRaw, the larger.
 func decodeBlock(b []byte) (series, error) {
 	m, packed, body, err := decodeSummary(b)
 	if err != nil {
@@ -259,7 +259,7 @@ func encodeHot(xs []hotSample) []byte {
 	}
 	flags := byte(0)
 	if len(b) > 256 {
-		if packed := encoder().EncodeAll(b, nil); len(packed) < len(b) {
+		if packed, ok := pack(b); ok {
 			flags, b = flagZstd, packed
 		}
 	}
