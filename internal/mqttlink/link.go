@@ -74,7 +74,10 @@ type Link struct {
 	log    *slog.Logger
 	queue  chan publish
 	lost   chan struct{}
-	join   sync.WaitGroup
+	sender chan struct{} // closed when send has returned
+	// waiters are the goroutines that wait for one acknowledgement each, or
+	// for the loss.
+	waiters sync.WaitGroup
 
 	mu  sync.Mutex // guards what follows
 	err error      // why lost is closed
@@ -98,7 +101,7 @@ func Dial(ctx context.Context, o Options) (*Link, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
-	l := &Link{broker: u.Host, log: o.Logger, queue: make(chan publish, queueLen), lost: make(chan struct{})}
+	l := &Link{broker: u.Host, log: o.Logger, queue: make(chan publish, queueLen), lost: make(chan struct{}), sender: make(chan struct{})}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -121,12 +124,12 @@ func Dial(ctx context.Context, o Options) (*Link, error) {
 	if err := token.Error(); err != nil {
 		return nil, explain(u, o, d.cause(ctx, err))
 	}
-	l.join.Go(l.send)
+	go l.send()
 	if err := l.subscribe(ctx, o.Subscribe); err != nil {
 		l.finish(err)
 		l.client.Disconnect(0)
 		d.abort()
-		l.join.Wait()
+		<-l.sender
 		return nil, fmt.Errorf("mqtt: %s: %w", u.Host, err)
 	}
 	return l, nil
@@ -254,29 +257,50 @@ func (l *Link) Publish(topic string, qos byte, retained bool, payload []byte) *T
 // send is the writer: the library's Publish blocks while the peer does not
 // read, which must not hold up the callers of ours.
 func (l *Link) send() {
+	defer close(l.sender)
 	for {
 		select {
+		case <-l.lost: // first: nothing is begun on a lost link
+			l.drain()
+			return
+		default:
+		}
+		select {
 		case p := <-l.queue:
-			token := l.client.Publish(p.m.Topic, p.m.QoS, p.m.Retained, p.m.Payload)
-			l.join.Go(func() {
-				select {
-				case <-token.Done():
-					err := token.Error()
-					if err != nil {
-						err = fmt.Errorf("mqtt: publish to %q: %w", p.m.Topic, err)
-					}
-					p.t.complete(err)
-				case <-l.lost:
-					// What the broker acknowledged in the last moment counts
-					// as not: it is sent again and costs a duplicate.
-					p.t.complete(l.Err())
-				}
-			})
+			l.hand(p)
 		case <-l.lost:
 			l.drain()
 			return
 		}
 	}
+}
+
+// hand gives one message to the library and sees to it that its token ends.
+func (l *Link) hand(p publish) {
+	fate := make(chan mqtt.Token, 1)
+	l.waiters.Go(func() {
+		var done <-chan struct{}
+		var token mqtt.Token
+		for {
+			select {
+			case token = <-fate:
+				done = token.Done()
+			case <-done:
+				err := token.Error()
+				if err != nil {
+					err = fmt.Errorf("mqtt: publish to %q: %w", p.m.Topic, err)
+				}
+				p.t.complete(err)
+				return
+			case <-l.lost:
+				// What the broker acknowledged in the last moment counts as
+				// not: it is sent again and costs a duplicate.
+				p.t.complete(l.Err())
+				return
+			}
+		}
+	})
+	fate <- l.client.Publish(p.m.Topic, p.m.QoS, p.m.Retained, p.m.Payload)
 }
 
 // drain fails what waits in the queue of a lost link.
@@ -291,15 +315,17 @@ func (l *Link) drain() {
 	}
 }
 
-// finish closes lost, once, and keeps the reason.
+// finish closes lost, once, keeps the reason and fails what still waits.
 func (l *Link) finish(err error) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if l.err != nil {
+		l.mu.Unlock()
 		return
 	}
 	l.err = err
 	close(l.lost)
+	l.mu.Unlock()
+	l.drain() // send may be held up in the library for 10 s
 	if !errors.Is(err, ErrClosed) {
 		l.log.Warn("mqtt connection ended", "broker", l.broker, "error", err)
 	}
@@ -316,10 +342,11 @@ func (l *Link) Err() error {
 }
 
 // Close ends the connection with a clean disconnect, so that the broker drops
-// the will, and joins the link's goroutines until ctx is done; the library may
-// keep one for 10 s after a loss. It does not wait for acknowledgements: drain
-// first. Publishes that are not done by then fail with ErrClosed. A peer that
-// does not read holds it up for at most 1 s. Close of a lost link only joins.
+// the will, and joins the link's goroutines. It does not wait for
+// acknowledgements: drain first. Publishes that are not done by then fail with
+// ErrClosed. A peer that does not read holds it up for at most 1 s, or until
+// ctx is done. After a loss one goroutine may stay in the library's Publish,
+// which looks up only every 10 s; Close does not wait for that one.
 func (l *Link) Close(ctx context.Context) {
 	quiesce := time.Second
 	if d, ok := ctx.Deadline(); ok {
@@ -327,12 +354,14 @@ func (l *Link) Close(ctx context.Context) {
 	}
 	l.client.Disconnect(uint(quiesce.Milliseconds()))
 	l.finish(ErrClosed)
-	joined := make(chan struct{})
-	go func() { l.join.Wait(); close(joined) }()
+	t := time.NewTimer(100 * time.Millisecond)
+	defer t.Stop()
 	select {
-	case <-joined:
+	case <-l.sender:
+	case <-t.C:
 	case <-ctx.Done():
 	}
+	l.waiters.Wait()
 }
 
 // Token is the fate of one publish.

@@ -133,11 +133,13 @@ func TestFreedOnCommitted(t *testing.T) {
 			t.Errorf("%d left, want 5 6 9 10", q.left())
 		}
 		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {Upto: 11}})
+		synctest.Wait()
 		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {Upto: 5, Also: [][2]uint64{{7, 12}}}})
+		synctest.Wait()
 		l.tell(base+"committed", []byte("{"), nil)
 		synctest.Wait()
 		if q.left() != 4 {
-			t.Errorf("%d left after a word that cannot be true", q.left())
+			t.Errorf("%d left after words that cannot be true", q.left())
 		}
 		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {Upto: 10}})
 		after(time.Second)
@@ -321,8 +323,9 @@ func TestLiveSkips(t *testing.T) {
 			t.Errorf("refreshed: %q", r)
 		}
 		before := rows(t, l.take())
-		l.ack()
 		b.poll(1)
+		synctest.Wait()
+		l.ack()
 		after(time.Second)
 		rs := rows(t, l.take())
 		if len(rs) == 0 || rs[0].lane != wire.Live || rs[len(rs)-1].lane != wire.Backfill {
@@ -377,6 +380,37 @@ func TestLiveOverASlowLink(t *testing.T) {
 		size := len(rs[0].line) + 1
 		if used := float64(old*size) / (30 * rate); used < 0.7 {
 			t.Errorf("the backlog used %.0f %% of the link", 100*used)
+		}
+	})
+}
+
+// TestLinkThatBecomesSlow: from 500 to 20 kB/s in the middle of a backlog.
+func TestLinkThatBecomesSlow(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		rate := 500e3
+		n, q := &network{}, newQueue()
+		q.before(t, 7, Label(boot, cfg), 200_000)
+		free := time.Now()
+		n.delay = func(size int) time.Time {
+			free = laterOf(free, time.Now()).Add(time.Duration(float64(size+40) / rate * 1e9))
+			return free
+		}
+		b := start(t, n, q, nil)
+		after(20 * time.Second)
+		n.mu.Lock()
+		rate = 20e3
+		n.mu.Unlock()
+		after(2 * time.Minute) // what is on its way cannot be called back
+		worst := time.Duration(0)
+		for range 120 {
+			b.poll(1)
+			after(time.Second)
+			n.mu.Lock()
+			worst = max(worst, time.Until(free))
+			n.mu.Unlock()
+		}
+		if worst > 6*time.Second {
+			t.Errorf("%v of sending were queued in front of the next live record", worst)
 		}
 	})
 }
