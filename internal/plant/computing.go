@@ -63,7 +63,7 @@ func (c *computing) step(q *quantities, dt, hour float64) {
 			r.job = clamp(0.62+0.1*daily(hour, 16)+0.28*(2*c.rng.Float64()-1), 0.2, 0.98)
 		}
 		share := clamp(r.load.step(dt, r.job)+r.work.step(dt), 0.12, 1)
-		watts := q.put(r.meter.name+".load", "W", rowFull*share)
+		watts := q.of(r.meter.name).put("load", "W", rowFull*share)
 		r.meter.step(q, dt, watts)
 		total += watts
 	}
@@ -78,13 +78,13 @@ func (c *computing) step(q *quantities, dt, hour float64) {
 	warm := q.put("coolant_return", "degC", cold+heat/(flow*waterHeat))
 	heat = q.put("coolant_heat", "W", heatMeter(q, "loop_meter", dt, flow, warm, cold, 1_630_000_000))
 	c.pump.step(q, dt, flow, 1.2+0.8*(flow/loopFlow)*(flow/loopFlow), warm)
-	q.energy("cdu_pump.heat_energy", "Wh", 1_630_000_000, heat, dt)
-	q.put("cdu_pump.heat_power", "W", heat)
-	q.put("cdu_pump.heat_dt", "K", warm-cold)
+	q.of("cdu_pump").energy("heat_energy", "Wh", 1_630_000_000, heat, dt)
+	q.of("cdu_pump").put("heat_power", "W", heat)
+	q.of("cdu_pump").put("heat_dt", "K", warm-cold)
 	for i, a := range c.aisles {
 		name := [2]string{"aisle_a", "aisle_b"}[i]
-		t := q.put(name+".temperature", "degC", 21.5+3.2*total/(2*rowFull)+a.step(dt))
-		q.put(name+".humidity", "%", clamp(48-1.8*(t-23)+0.5*a.x, 20, 80))
+		t := q.of(name).put("temperature", "degC", 21.5+3.2*total/(2*rowFull)+a.step(dt))
+		q.of(name).put("humidity", "%", clamp(48-1.8*(t-23)+0.5*a.x, 20, 80))
 	}
 	// the loop's reservoir loses a little by evaporation and is topped up by hand
 	q.add("reservoir_level", "m", 0.84, -2e-8*dt)
@@ -116,31 +116,31 @@ func newUPS(rng *rand.Rand, name string, base, wh float64) *ups {
 }
 
 func (u *ups) step(q *quantities, dt, mains float64) {
-	put := func(name, unit string, v float64) float64 { return q.put(u.name+"."+name, unit, v) }
-	in := put("input_voltage", "V", mains)
+	g := q.of(u.name)
+	in := g.put("input_voltage", "V", mains)
 	share := clamp(u.base+u.busy.step(dt), 0.05, 1)
-	charge := q.add(u.name+".charge", "%", 100, 0)
+	charge := g.add("charge", "%", 100, 0)
 	onBattery := in < upsLowest
 	if charge <= 0 && onBattery {
 		share = 0 // the battery is empty: the load is down
 	}
-	load := put("load", "%", 100*share)
-	watts := put("output_power", "W", upsRated*load/100)
+	load := g.put("load", "%", 100*share)
+	watts := g.put("output_power", "W", upsRated*load/100)
 	status, cause := 1<<1, 0.0
 	switch {
 	case onBattery:
 		status, cause = 1<<2|1<<6, 1
-		charge = q.add(u.name+".charge", "%", 100, -min(charge, watts/0.94*dt/3600/upsBattery*100))
-		put("battery_voltage", "V", 192*(0.90+0.08*charge/100))
+		charge = g.add("charge", "%", 100, -min(charge, watts/0.94*dt/3600/upsBattery*100))
+		g.put("battery_voltage", "V", 192*(0.90+0.08*charge/100))
 	default:
-		charge = q.add(u.name+".charge", "%", 100, min(100-charge, upsCharging*dt/3600/upsBattery*100))
-		put("battery_voltage", "V", 218-6*(1-charge/100))
+		charge = g.add("charge", "%", 100, min(100-charge, upsCharging*dt/3600/upsBattery*100))
+		g.put("battery_voltage", "V", 218-6*(1-charge/100))
 	}
 	if watts == 0 {
 		status |= 1 << 4
 	}
-	put("status", "", float64(status))
-	put("transfer_cause", "", cause)
+	g.put("device_status", "", float64(status))
+	g.put("transfer_cause", "", cause)
 	runtime := 0.0
 	if watts > 0 {
 		runtime = charge / 100 * upsBattery * 0.94 / watts * 3600
@@ -149,21 +149,21 @@ func (u *ups) step(q *quantities, dt, mains float64) {
 	if onBattery && runtime < 120 {
 		low = 1 << 1
 	}
-	put("shutdown_signal", "", low)
-	put("power_system_error", "", 0)
-	put("battery_error", "", 0)
-	put("input_status", "", 0)
-	put("runtime", "s", runtime)
-	put("battery_temp", "degC", u.warm.step(dt, 25+3*share))
+	g.put("shutdown_signal", "", low)
+	g.put("power_system_error", "", 0)
+	g.put("battery_error", "", 0)
+	g.put("input_status", "", 0)
+	g.put("runtime", "s", runtime)
+	g.put("battery_temp", "degC", u.warm.step(dt, 25+3*share))
 	out := 0.0
 	if watts > 0 {
 		out = 230
 	}
-	put("output_voltage", "V", out)
-	put("output_current", "A", watts/(230*0.95))
-	put("output_frequency", "Hz", out/230*q.get("grid.frequency"))
-	put("efficiency", "%", 94.5-2*(1-share))
-	put("rated_va", "VA", upsRatedVA)
-	put("rated_w", "W", upsRated)
-	q.energy(u.name+".output_energy", "Wh", u.energy0, watts, dt)
+	g.put("output_voltage", "V", out)
+	g.put("output_current", "A", watts/(230*0.95))
+	g.put("output_frequency", "Hz", out/230*q.of("grid").get("frequency"))
+	g.put("efficiency", "%", 94.5-2*(1-share))
+	g.put("rated_va", "VA", upsRatedVA)
+	g.put("rated_w", "W", upsRated)
+	g.energy("output_energy", "Wh", u.energy0, watts, dt)
 }

@@ -47,6 +47,9 @@ type feed struct {
 	constant float64
 	text     string
 	absent   bool // the model's "not available"
+	// view: another point's register, seen at another scale. It shows what
+	// that one holds and encodes nothing.
+	view bool
 }
 
 // setting is a raw register that is what it is: a unit code, an address.
@@ -90,7 +93,7 @@ func (d *device) image(value func(string) float64, over func(point string) overl
 	for _, dependent := range []bool{false, true} {
 		for i := range d.feeds {
 			f := &d.feeds[i]
-			if (f.point.ScaleFrom != nil || f.point.UnitFrom != nil) != dependent {
+			if f.view || (f.point.ScaleFrom != nil || f.point.UnitFrom != nil) != dependent {
 				continue
 			}
 			words, err := d.words(f, m, value, over(f.point.Name))

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"luquan/drivers/modbus/profile"
+	"luquan/gateway/telemetry"
 )
 
 // sourceUnits are the units a device may count in, as canonical = source *
@@ -38,18 +39,17 @@ func encode(p *profile.Point, v float64, source string, scale float64) ([]uint16
 	if v == 0 && math.Signbit(v) {
 		v = 0
 	}
-	x := v
-	if p.Encoding != profile.Days2000 { // a date has no unit
-		var err error
-		if x, err = toSource(v, source, p.Unit); err != nil {
-			return nil, err
+	x, err := toSource(v, source, p.Unit)
+	if err != nil {
+		return nil, err
+	}
+	if p.Class != telemetry.String { // dates and versions are not scaled
+		factor := p.Scale * scale
+		if factor == 0 {
+			return nil, fmt.Errorf("a scale of 0 leaves nothing to encode")
 		}
+		x = (x - p.Offset) / factor
 	}
-	factor := p.Scale * scale
-	if factor == 0 {
-		return nil, fmt.Errorf("a scale of 0 leaves nothing to encode")
-	}
-	x = (x - p.Offset) / factor
 	switch p.Type {
 	case profile.F32:
 		return spread(p, uint64(math.Float32bits(float32(x))), 2), nil
@@ -171,6 +171,10 @@ func notAvailable(p *profile.Point) ([]uint16, bool) {
 			return spread(p, raw, int(p.Type.Width()/16)), true
 		}
 	}
+	if p.Type.IsFloat() { // a float can always say that it is none
+		raw, _ := sentinelRaw(p, "nan")
+		return spread(p, raw, int(p.Type.Width()/16)), true
+	}
 	return nil, false
 }
 
@@ -179,6 +183,8 @@ func sentinelRaw(p *profile.Point, text string) (uint64, bool) {
 	switch strings.ToLower(text) {
 	case "all-ones":
 		return mask(width), true
+	case "negative":
+		return mask(width), p.Type.Signed() // -1
 	case "max-positive":
 		return mask(width) >> 1, true
 	case "nan", "inf", "-inf":

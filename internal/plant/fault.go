@@ -83,8 +83,17 @@ func (p *Plant) check(f Fault) error {
 	if f.Bus != "" && p.bus(f.Bus) == nil {
 		return fmt.Errorf("fault %s: site %s has no bus %q", what, p.site, f.Bus)
 	}
-	if f.Point != "" && (d == nil || d.feed(f.Point) == nil) {
-		return fmt.Errorf("fault %s: device %q has no point %q that is simulated", what, f.Device, f.Point)
+	if f.Point != "" {
+		var at *feed
+		if d != nil {
+			at = d.feed(f.Point)
+		}
+		if at == nil {
+			return fmt.Errorf("fault %s: device %q has no point %q that is simulated", what, f.Device, f.Point)
+		}
+		if at.view {
+			return fmt.Errorf("fault %s: %s shares its register %d with another point; name that one", what, f.Point, at.point.Address)
+		}
 	}
 	switch f.Do {
 	case "silence", "delay", "garble", "refuse":
@@ -189,10 +198,12 @@ func (p *Plant) switches(now time.Time) []bus {
 		}
 	}
 	if held {
-		clear(p.quantities.held)
+		for _, q := range p.quantities.by {
+			q.held = nil
+		}
 		for _, r := range p.faults {
 			if r.on && r.Quantity != "" {
-				p.quantities.held[r.Quantity] = r.Value
+				p.quantities.by[r.Quantity].held = &r.Value
 			}
 		}
 		p.model.step(p.quantities, 0, p.hour())

@@ -59,18 +59,18 @@ func (h *heating) step(q *quantities, dt, hour float64) {
 	ret := q.put("return_temp", "degC", h.ret.step(dt, retGoal)+h.consum.step(dt))
 	flow := q.put("network_flow", "L/s", h.flow.step(dt, clamp(demand/(waterHeat*max(8, supply-ret)), 1.5, 16)))
 	heat := q.put("heat_power", "W", heatMeter(q, "heat_meter", dt, flow, supply, ret, 6_812_000_000))
-	q.put("heat_meter.t3", "degC", q.put("boiler_temp", "degC", supply+1.8))
+	q.of("heat_meter").put("t3", "degC", q.put("boiler_temp", "degC", supply+1.8))
 	head := q.put("network_head", "bar", 1.1+0.75*(flow/nominalFlow)*(flow/nominalFlow))
 	h.pump.step(q, dt, flow, head, ret)
-	q.energy("supply_pump.heat_energy", "Wh", 6_812_000_000, heat, dt)
-	q.put("supply_pump.heat_power", "W", heat)
-	q.put("supply_pump.heat_dt", "K", supply-ret)
+	q.of("supply_pump").energy("heat_energy", "Wh", 6_812_000_000, heat, dt)
+	q.of("supply_pump").put("heat_power", "W", heat)
+	q.of("supply_pump").put("heat_dt", "K", supply-ret)
 
 	h.tank(q, dt)
-	q.put("room.temperature", "degC", 27.5+h.air.step(dt))
-	q.put("room.humidity", "%", 31-1.5*h.air.x)
+	q.of("room").put("temperature", "degC", 27.5+h.air.step(dt))
+	q.of("room").put("humidity", "%", 31-1.5*h.air.x)
 	h.grid.step(q, dt)
-	h.meter.step(q, dt, 6200+q.get("supply_pump.power")+q.get("makeup_pump.power")+0.0022*heat)
+	h.meter.step(q, dt, 6200+q.of("supply_pump").get("power")+q.of("makeup_pump").get("power")+0.0022*heat)
 }
 
 // tank moves water from the town main into the make-up tank and from there

@@ -41,58 +41,84 @@ func newModel(name string, seed uint64) (model, error) {
 	return nil, fmt.Errorf("there is no model %q; the models are heating-plant, sewage-works and computing-centre", name)
 }
 
-// quantity is one physical value in a canonical unit of the project.
+// quantity is one physical value in a canonical unit of the project. A held
+// one keeps the value a fault gave it: the model sees the held value too, so
+// that what depends on it follows (a supply temperature forced to 55 takes the
+// heat power with it).
 type quantity struct {
 	unit  string
 	value float64
+	held  *float64
 }
 
-// quantities are a site's physical values by name. A held one keeps the value
-// a fault gave it: the model sees the held value too, so that what depends on
-// it follows (a supply temperature forced to 55 takes the heat power with it).
+// quantities are a site's physical values by their full name. Those of one
+// machine form a group, <group>.<name>; the site's own have no prefix.
 type quantities struct {
-	by   map[string]*quantity
-	held map[string]float64
+	by     map[string]*quantity
+	groups map[string]*group
+	*group // the site's own
+}
+
+// group is the part of the quantities that one machine puts.
+type group struct {
+	all    *quantities
+	prefix string
+	own    map[string]*quantity // by the name without the prefix
 }
 
 func newQuantities() *quantities {
-	return &quantities{by: map[string]*quantity{}, held: map[string]float64{}}
+	q := &quantities{by: map[string]*quantity{}, groups: map[string]*group{}}
+	q.group = &group{all: q, own: map[string]*quantity{}}
+	return q
+}
+
+// of returns the group of that name.
+func (q *quantities) of(name string) *group {
+	g := q.groups[name]
+	if g == nil {
+		g = &group{all: q, prefix: name + ".", own: map[string]*quantity{}}
+		q.groups[name] = g
+	}
+	return g
 }
 
 // put sets a quantity and returns what it now is: v, or the held value.
-func (q *quantities) put(name, unit string, v float64) float64 {
-	if h, ok := q.held[name]; ok {
-		v = h
-	}
-	e := q.by[name]
+func (g *group) put(name, unit string, v float64) float64 {
+	e := g.own[name]
 	if e == nil {
 		e = &quantity{unit: unit}
-		q.by[name] = e
+		g.own[name], g.all.by[g.prefix+name] = e, e
+	}
+	if e.held != nil {
+		v = *e.held
 	}
 	e.value = v
 	return v
 }
 
 // get returns a quantity, 0 before it was first put.
-func (q *quantities) get(name string) float64 {
-	if e := q.by[name]; e != nil {
+func (g *group) get(name string) float64 {
+	if e := g.own[name]; e != nil {
 		return e.value
 	}
 	return 0
 }
 
 // add puts what a quantity was plus delta: counters and contents of tanks.
-func (q *quantities) add(name, unit string, start, delta float64) float64 {
-	if e := q.by[name]; e != nil {
+func (g *group) add(name, unit string, start, delta float64) float64 {
+	if e := g.own[name]; e != nil {
 		start = e.value
 	}
-	return q.put(name, unit, start+delta)
+	return g.put(name, unit, start+delta)
 }
 
 // energy adds power (W or var) over dt seconds to a counter in Wh or varh.
-func (q *quantities) energy(name, unit string, start, power, dt float64) {
-	q.add(name, unit, start, power*dt/3600)
+func (g *group) energy(name, unit string, start, power, dt float64) {
+	g.add(name, unit, start, power*dt/3600)
 }
+
+// value returns a quantity by its full name.
+func (q *quantities) value(name string) float64 { return q.by[name].value }
 
 func (q *quantities) names() []string {
 	names := make([]string, 0, len(q.by))
@@ -172,7 +198,7 @@ func (p *pump) step(q *quantities, dt, flow, head, liquid float64) {
 		start = 1
 	}
 	p.wasOn = on
-	put := func(name, unit string, v float64) float64 { return q.put(p.name+"."+name, unit, v) }
+	g := q.of(p.name)
 	status := 0.0
 	if on {
 		status = 1 << 9
@@ -180,28 +206,31 @@ func (p *pump) step(q *quantities, dt, flow, head, liquid float64) {
 			status += 1 << 13
 		}
 	}
-	put("status", "", status)
-	put("alarm_code", "", 0)
-	put("warning_code", "", 0)
-	put("flow", "L/s", flow)
-	put("head", "bar", head)
-	put("differential_pressure", "bar", head)
-	put("performance", "%", clamp(speed*100, 0, 100))
-	put("speed", "rpm", speed*p.ratedSpeed)
-	put("frequency", "Hz", speed*50)
-	power = put("power", "W", power)
-	put("motor_current", "A", power/(threePhase*motorVoltage*motorPF))
-	put("liquid_temp", "degC", liquid)
-	put("electronics_temp", "degC", p.warm.step(dt, 32+20*speed*speed))
+	g.put("device_status", "", status)
+	g.put("alarm_code", "", 0)
+	g.put("warning_code", "", 0)
+	g.put("flow", "L/s", flow)
+	g.put("head", "bar", head)
+	g.put("differential_pressure", "bar", head)
+	g.put("performance", "%", clamp(speed*100, 0, 100))
+	g.put("speed", "rpm", speed*p.ratedSpeed)
+	g.put("frequency", "Hz", speed*50)
+	power = g.put("power", "W", power)
+	g.put("motor_current", "A", power/(threePhase*motorVoltage*motorPF))
+	g.put("liquid_temp", "degC", liquid)
+	g.put("electronics_temp", "degC", p.warm.step(dt, 32+20*speed*speed))
 	hours := 0.0
 	if on {
 		hours = dt / 3600
 	}
-	q.add(p.name+".operating_hours", "h", p.hours0, hours)
-	q.add(p.name+".starts", "", p.starts0, start)
-	q.energy(p.name+".energy", "Wh", p.energy0, power, dt)
-	q.add(p.name+".volume", "m3", 5120, flow*dt/1000)
+	g.add("operating_hours", "h", p.hours0, hours)
+	g.add("starts", "", p.starts0, start)
+	g.energy("energy", "Wh", p.energy0, power, dt)
+	g.add("volume", "m3", 5120, flow*dt/1000)
 }
+
+// phase names the quantities of each phase.
+var phase = [3]struct{ u, i, p string }{{"u_l1", "i_l1", "p_l1"}, {"u_l2", "i_l2", "p_l2"}, {"u_l3", "i_l3", "p_l3"}}
 
 // grid is the supply of a site: three phase voltages and a frequency.
 type grid struct {
@@ -215,10 +244,11 @@ func newGrid(rng *rand.Rand) *grid {
 }
 
 func (g *grid) step(q *quantities, dt float64) {
+	out := q.of("grid")
 	for i, v := range g.volts {
-		q.put(fmt.Sprintf("grid.u_l%d", i+1), "V", 230+v.step(dt))
+		out.put(phase[i].u, "V", 230+v.step(dt))
 	}
-	q.put("grid.frequency", "Hz", 50+g.hz.step(dt))
+	out.put("frequency", "Hz", 50+g.hz.step(dt))
 }
 
 // meter puts the quantities of one three-phase power meter, <name>.<quantity>.
@@ -230,39 +260,40 @@ type meter struct {
 }
 
 func (m *meter) step(q *quantities, dt, watts float64) {
-	put := func(name, unit string, v float64) float64 { return q.put(m.name+"."+name, unit, v) }
-	total := put("p_total", "W", watts)
+	g, grid := q.of(m.name), q.of("grid")
+	total := g.put("p_total", "W", watts)
 	var sumI, sumU float64
 	for i, share := range m.share {
-		u := put(fmt.Sprintf("u_l%d", i+1), "V", q.get(fmt.Sprintf("grid.u_l%d", i+1)))
-		p := put(fmt.Sprintf("p_l%d", i+1), "W", total*share)
+		u := g.put(phase[i].u, "V", grid.get(phase[i].u))
+		p := g.put(phase[i].p, "W", total*share)
 		cur := 0.0
 		if u > 1 {
 			cur = p / (u * m.pf)
 		}
-		sumI += put(fmt.Sprintf("i_l%d", i+1), "A", cur)
+		sumI += g.put(phase[i].i, "A", cur)
 		sumU += u
 	}
-	put("i_avg", "A", sumI/3)
-	put("u_avg", "V", sumU/3)
-	reactive := put("q_total", "var", total*math.Sqrt(1-m.pf*m.pf)/m.pf)
-	put("s_total", "VA", total/m.pf)
-	put("frequency", "Hz", q.get("grid.frequency"))
-	q.energy(m.name+".energy_import", "Wh", m.energy0, total, dt)
-	q.energy(m.name+".energy_import_l1", "Wh", m.energy0*m.share[0], total*m.share[0], dt)
-	q.energy(m.name+".reactive_import", "varh", m.energy0*0.4, reactive, dt)
-	put("energy_export", "Wh", 0)
-	put("reactive_export", "varh", 0)
+	g.put("i_avg", "A", sumI/3)
+	g.put("u_avg", "V", sumU/3)
+	reactive := g.put("q_total", "var", total*math.Sqrt(1-m.pf*m.pf)/m.pf)
+	g.put("s_total", "VA", total/m.pf)
+	g.put("frequency", "Hz", grid.get("frequency"))
+	g.energy("energy_import", "Wh", m.energy0, total, dt)
+	g.energy("energy_import_l1", "Wh", m.energy0*m.share[0], total*m.share[0], dt)
+	g.energy("reactive_import", "varh", m.energy0*0.4, reactive, dt)
+	g.put("energy_export", "Wh", 0)
+	g.put("reactive_export", "varh", 0)
 }
 
 // heatMeter puts the quantities of one heat meter, <name>.<quantity>, and the
 // heat it measured: power = flow * (warm - cold) * heat of water.
 func heatMeter(q *quantities, name string, dt, flow, warm, cold, energy0 float64) (watts float64) {
-	flow = q.put(name+".flow_1", "L/s", flow)
-	warm = q.put(name+".t1_flow", "degC", warm)
-	cold = q.put(name+".t2_return", "degC", cold)
-	watts = q.put(name+".power", "W", flow*(warm-cold)*waterHeat)
-	q.energy(name+".energy", "Wh", energy0, watts, dt)
-	q.add(name+".volume", "m3", 84210, flow*dt/1000)
+	g := q.of(name)
+	flow = g.put("flow", "L/s", flow)
+	warm = g.put("flow_temp", "degC", warm)
+	cold = g.put("return_temp", "degC", cold)
+	watts = g.put("power", "W", flow*(warm-cold)*waterHeat)
+	g.energy("energy", "Wh", energy0, watts, dt)
+	g.add("volume", "m3", 84210, flow*dt/1000)
 	return watts
 }

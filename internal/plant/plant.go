@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"luquan/drivers/modbus/profile"
+	"luquan/gateway/telemetry"
 )
 
 // Options are what a run may choose. The zero Options are good for a test:
@@ -64,6 +65,7 @@ type bus interface {
 // Plant is one simulated site. Its methods are safe for concurrent use.
 type Plant struct {
 	site, modelName string
+	label           telemetry.Label
 	log             *slog.Logger
 	buses           []bus
 	devices         []*device
@@ -221,6 +223,9 @@ func (p *Plant) FreezeAll(frozen bool) {
 // Site returns the site's name.
 func (p *Plant) Site() string { return p.site }
 
+// Label returns the site's name for people.
+func (p *Plant) Label() telemetry.Label { return p.label }
+
 // Buses describes the buses in the order of plant.yaml.
 func (p *Plant) Buses() []Bus {
 	list := make([]Bus, len(p.buses))
@@ -317,7 +322,7 @@ func (d *device) feed(point string) *feed {
 // image makes a device's registers as they are now. p.mu is held, or the plant
 // not yet shared.
 func (p *Plant) image(d *device) (image, error) {
-	return d.image(p.quantities.get, func(point string) overlay { return p.overlay(d.name, point) })
+	return d.image(p.quantities.value, func(point string) overlay { return p.overlay(d.name, point) })
 }
 
 // serve lets d answer one request: frame makes a frame of the answer's PDU,

@@ -56,7 +56,7 @@ buses:
     rtu: {baud: 9600, parity: none}
     devices:
       - {name: rtu-a, profile: bench, unit: 1, feeds: {flow_temp: supply_temp, flow: network_flow}}
-      - {name: rtu-b, profile: bench, unit: 7, feeds: {flow_temp: 12.34, flow: 1.5}}
+      - {name: rtu-b, profile: bench, unit: 7, feeds: {flow_temp: 12.34, flow: 1.5, power: 1000}}
 `
 )
 
@@ -412,7 +412,7 @@ func TestFaultsAreChecked(t *testing.T) {
 		{Fault{Do: "silence"}, "name either a bus or a device"},
 		{Fault{Do: "cut", Device: "tcp-a"}, "name a bus"},
 		{Fault{Do: "delay", Device: "tcp-a"}, "delay is missing"},
-		{Fault{Do: "sentinel", Device: "tcp-a", Point: "power"}, "no raw value by which power is not available"},
+		{Fault{Do: "sentinel", Device: "tcp-a", Point: "energy"}, "no raw value by which energy is not available"},
 		{Fault{Do: "set", Quantity: "gravity"}, `no quantity "gravity"`},
 		{Fault{Do: "set", Device: "tcp-a", Point: "colour"}, `no point "colour"`},
 		{Fault{Do: "silence", Device: "tcp-a", At: -1}, "negative"},
@@ -440,7 +440,7 @@ func TestBadSiteFiles(t *testing.T) {
 		{"wrong quantity", "flow_temp: supply_temp, power", "flow_temp: supply_tmp, power", `no quantity "supply_tmp"`},
 		{"wrong unit of a quantity", "flow_temp: supply_temp, power", "flow_temp: heat_power, power", `quantity heat_power is in "W", and flow_temp in "degC"`},
 		{"wrong point", "flow_temp: 12.34", "flow_tamp: 12.34", `no point "flow_tamp"`},
-		{"not sayable", "power: 1000", "power: none", "no raw value by which power is not available"},
+		{"not sayable", "energy: heat_meter.energy", "energy: none", "no raw value by which energy is not available"},
 		{"wrong parity", "parity: none", "parity: strange", `parity is "strange"`},
 		{"two kinds of bus", "rtu: {baud", "tcp: {port: 1}\n    rtu: {baud", `bus "line" needs one of rtu and tcp`},
 	} {

@@ -58,12 +58,12 @@ func (s *sewage) step(q *quantities, dt, hour float64) {
 	inflow := q.put("inflow", "L/s", max(4, 32*day+s.rain.step(dt)+s.ripple.step(dt)))
 	lifted := s.well(q, dt, inflow)
 	s.aeration(q, dt, day)
-	q.put("blower_room.temperature", "degC", 24+5*s.speed.x+s.air.step(dt))
-	q.put("blower_room.humidity", "%", 52-2*s.air.x)
+	q.of("blower_room").put("temperature", "degC", 24+5*s.speed.x+s.air.step(dt))
+	q.of("blower_room").put("humidity", "%", 52-2*s.air.x)
 	s.grid.step(q, dt)
 	blower := q.put("blower_power", "W", 37_000*math.Pow(q.get("blower_speed"), 3)+350)
 	s.blower.step(q, dt, blower)
-	s.works.step(q, dt, 11_500+blower+q.get("inlet_pump_1.power")+q.get("inlet_pump_2.power"))
+	s.works.step(q, dt, 11_500+blower+q.of("inlet_pump_1").get("power")+q.of("inlet_pump_2").get("power"))
 	q.add("lifted_volume", "m3", 0, lifted*dt/1000)
 }
 
@@ -87,14 +87,14 @@ func (s *sewage) well(q *quantities, dt, inflow float64) (lifted float64) {
 		if s.want[i] {
 			goal = 1
 		}
-		goal = q.put(p.name+".run", "", goal)
+		goal = q.of(p.name).put("run", "", goal)
 		s.ramp[i].step(dt, goal)
 		flow, head := 0.0, 0.0
 		if s.ramp[i].x > 0.05 {
 			flow = pumpRated*s.ramp[i].x + 0.2*s.ripple.x
 			head = 0.62 + 0.18*s.ramp[i].x*s.ramp[i].x + 0.0981*(wellWeir-level)
 		}
-		flow = q.put(p.name+".lift", "L/s", max(0, flow))
+		flow = q.of(p.name).put("lift", "L/s", max(0, flow))
 		p.step(q, dt, flow, head, 14.5)
 		lifted += flow
 	}

@@ -64,7 +64,7 @@ func (p *Plant) load(fsys fs.FS, siteDir string, o Options) error {
 	}
 	var s siteFile
 	doc, _ := conffile.Parse(file, data, &s)
-	p.site, p.modelName = s.Site, s.Model
+	p.site, p.label, p.modelName = s.Site, s.Label, s.Model
 	if !telemetry.ValidName(s.Site) {
 		doc.Errorf(conffile.Path{"site"}, "%q cannot name a site", s.Site)
 	}
@@ -172,6 +172,7 @@ func (p *Plant) loadFeeds(doc *conffile.Doc, at conffile.Path, d *device, df dev
 			continue
 		}
 		if f != nil {
+			f.view = slices.ContainsFunc(d.feeds, func(g feed) bool { return g.point.Table == pt.Table && g.point.Address == pt.Address })
 			d.feeds = append(d.feeds, *f)
 		}
 	}
