@@ -1,0 +1,334 @@
+package edge
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	mrand "math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"luquan/drivers"
+	"luquan/drivers/modbus"
+	"luquan/gateway/edge/buffer"
+	"luquan/gateway/edge/poll"
+	"luquan/gateway/edge/uplink"
+	"luquan/gateway/telemetry"
+	"luquan/gateway/wire"
+	"luquan/internal/mqttlink"
+)
+
+// Options are what the process, not gateway.yaml, decides.
+type Options struct {
+	Logger  *slog.Logger // nil: silent
+	Version string       // told to the hub
+	// Drain bounds how long Run waits at its end for what is under way; 0
+	// means 1.5 s.
+	Drain time.Duration
+}
+
+// Gateway is the assembled board: New acquires everything, Run works until its
+// context ends and gives everything back.
+type Gateway struct {
+	cfg    Config
+	log    *slog.Logger
+	buses  []drivers.Bus
+	queue  *buffer.Queue
+	metas  metaStore
+	poller *poll.Poller
+	uplink *uplink.Uplink
+	clock  *clock
+	tags   map[string][]telemetry.Tag // by device
+
+	full    sync.Once // logs the first record that could not be kept; the counters tell the rest
+	closers []func() error
+}
+
+// New opens the buses and the queue; on an error it has given everything back.
+// Neither a bus that does not answer nor a broker that cannot be reached is an
+// error: the gateway keeps trying both.
+func New(cfg Config, opt Options) (_ *Gateway, err error) {
+	if opt.Logger == nil {
+		opt.Logger = slog.New(slog.DiscardHandler)
+	}
+	g := &Gateway{cfg: cfg, log: opt.Logger.With("site", cfg.Site, "gateway", cfg.Gateway), tags: map[string][]telemetry.Tag{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.close())
+		}
+	}()
+	tlsConfig, err := cfg.Uplink.clientTLS()
+	if err != nil {
+		return nil, err
+	}
+	if err := g.openBuses(); err != nil {
+		return nil, err
+	}
+	doc, cfgHash, err := g.describe()
+	if err != nil {
+		return nil, err
+	}
+	if err := g.openQueue(doc, cfgHash); err != nil {
+		return nil, err
+	}
+	g.poller = poll.New(g.buses, sampleSink{g}, g.log)
+	return g, g.openUplink(opt, tlsConfig, cfgHash)
+}
+
+// openBuses is the list of drivers: a bus of each kind is opened by its own.
+func (g *Gateway) openBuses() error {
+	lib, err := Profiles()
+	if err != nil {
+		return err
+	}
+	for i := range g.cfg.Buses {
+		b, err := modbus.Open(g.cfg.Buses[i], lib, g.log)
+		if err != nil {
+			return err
+		}
+		g.buses = append(g.buses, b)
+		g.onClose(b.Close)
+	}
+	return nil
+}
+
+// describe builds the meta document of the current configuration.
+func (g *Gateway) describe() (doc []byte, cfg string, err error) {
+	m := wire.Meta{Site: g.cfg.Site, Gateway: g.cfg.Gateway, Linger: g.cfg.Uplink.Linger}
+	for _, b := range g.buses {
+		for _, d := range b.Devices() {
+			info := d.Info()
+			m.Devices = append(m.Devices, info)
+			g.tags[info.Name] = info.Tags
+		}
+	}
+	return m.Marshal()
+}
+
+// bootID names this boot: the kernel's, or one of our own where there is none.
+func bootID() string {
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		return strings.TrimSpace(string(b))
+	}
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func (g *Gateway) openQueue(doc []byte, cfg string) (err error) {
+	if g.metas, err = openMetaStore(filepath.Join(g.cfg.Buffer.Dir, "meta")); err != nil {
+		return err
+	}
+	if err := g.metas.Put(cfg, doc); err != nil {
+		return err
+	}
+	g.clock = newClock(g.cfg.Clock.Trust)
+	g.queue, err = buffer.Open(buffer.Options{
+		Dir: g.cfg.Buffer.Dir, Max: int64(g.cfg.Buffer.Max), CommitEvery: g.cfg.Buffer.CommitEvery,
+		Label:     uplink.Label(bootID(), cfg),
+		EncodeGap: g.encodeGap, EncodeEnd: g.encodeEnd, Logger: g.log,
+	})
+	if err != nil {
+		return fmt.Errorf("buffer.dir: %w", err)
+	}
+	g.onClose(g.queue.Close)
+	g.clock.notBefore(g.lastStamp())
+	return nil
+}
+
+// lastStamp is the latest stamp on flash: no new one may be the same.
+func (g *Gateway) lastStamp() (last time.Time) {
+	for _, h := range g.queue.Holds() {
+		entries, err := g.queue.Read(h.Epoch, h.Last, 1, 0)
+		if err != nil || len(entries) == 0 {
+			continue // what cannot be read cannot be published either
+		}
+		if _, stamp, err := wire.StampOf(entries[0].Payload); err == nil && time.Unix(0, stamp.Time).After(last) {
+			last = time.Unix(0, stamp.Time)
+		}
+	}
+	return last
+}
+
+func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (err error) {
+	metas := map[string][]byte{}
+	keep := map[string]bool{cfg: true}
+	for _, h := range g.queue.Holds() {
+		for w := range strings.FieldsSeq(h.Label) {
+			if c, ok := strings.CutPrefix(w, "cfg="); ok {
+				keep[c] = true
+			}
+		}
+	}
+	for c := range keep {
+		if doc, ok := g.metas.Get(c); ok {
+			metas[c] = doc
+		}
+	}
+	if err := g.metas.Prune(keep); err != nil {
+		g.log.Warn("old meta documents stay on flash", "error", err)
+	}
+	g.uplink, err = uplink.New(queueAdapter{g.queue}, uplink.Config{
+		Site: g.cfg.Site, Gateway: g.cfg.Gateway, Boot: bootID(), Cfg: cfg, Version: opt.Version,
+		Meta: metas,
+		MetaSettled: func(c string) {
+			delete(keep, c)
+			if err := g.metas.Prune(keep); err != nil {
+				g.log.Warn("an old meta document stays on flash", "cfg", c, "error", err)
+			}
+		},
+		Commit: uplink.Commit(g.cfg.Uplink.Commit), Compress: g.cfg.Uplink.Compression == "zstd", Linger: g.cfg.Uplink.Linger,
+		Dial:    g.dialer(tlsConfig),
+		Backoff: func(failures int) time.Duration { return mqttlink.Backoff(failures, mrand.Float64()) },
+		Now:     func() time.Time { t, _ := g.clock.Now(); return t },
+		HubTime: g.clock.HubTime,
+		Refresh: g.refresh,
+		Lanes:   uplink.Lanes{Drain: opt.Drain},
+		Logger:  g.log,
+	})
+	return err
+}
+
+func (g *Gateway) dialer(tlsConfig *tls.Config) uplink.Dial {
+	return func(ctx context.Context, will uplink.Message, subscribe []string, handler func(uplink.Message)) (uplink.Link, error) {
+		w := mqttlink.Message(will)
+		l, err := mqttlink.Dial(ctx, mqttlink.Options{
+			Broker: g.cfg.Uplink.Broker, Setting: "uplink.broker", TLS: tlsConfig,
+			ClientID: "luquan-" + g.cfg.Site + "-" + g.cfg.Gateway, CleanSession: true, Will: &w,
+			Subscribe: subscribe, Handler: func(m mqttlink.Message) { handler(uplink.Message(m)) }, Logger: g.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return linkAdapter{l}, nil
+	}
+}
+
+// refresh makes every device tell all its points again.
+func (g *Gateway) refresh(reason string) {
+	g.log.Debug("all points are told again", "reason", reason)
+	for _, b := range g.buses {
+		for _, d := range b.Devices() {
+			if r, ok := d.(drivers.Refresher); ok {
+				r.Refresh()
+			}
+		}
+	}
+}
+
+func (g *Gateway) onClose(f func() error) { g.closers = append(g.closers, f) }
+
+func (g *Gateway) close() error {
+	var errs []error
+	for _, f := range slices.Backward(g.closers) {
+		errs = append(errs, f())
+	}
+	g.closers = nil
+	return errors.Join(errs...)
+}
+
+// Run polls, buffers and publishes until ctx is done. Then it stops in the
+// order of the flow: no more polls, what is under way is published and
+// committed for at most Options.Drain, the queue goes to flash.
+func (g *Gateway) Run(ctx context.Context) error {
+	g.log.Info("gateway runs", "buses", len(g.buses), "broker", g.cfg.Uplink.Broker)
+	after, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	linked := make(chan error, 1)
+	go func() { linked <- g.uplink.Run(after) }()
+	err := g.poller.Run(ctx)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	stop()
+	return errors.Join(err, <-linked, g.close())
+}
+
+// sampleSink puts what was polled into the queue.
+type sampleSink struct{ g *Gateway }
+
+// Sample is poll's Sink.
+func (s sampleSink) Sample(_ string, sample telemetry.Sample) {
+	g := s.g
+	t, code := g.clock.Stamp(sample.Device, sample.Time)
+	sample.Time, sample.Tags = t, g.tags[sample.Device]
+	payload, err := wire.Store(sample, g.cfg.Site, g.cfg.Gateway, code, sinceBoot())
+	if err == nil {
+		_, err = g.queue.Append(buffer.Reading, payload)
+	}
+	if err != nil && !errors.Is(err, buffer.ErrClosed) {
+		g.full.Do(func() {
+			g.log.Error("a reading could not be kept; further ones are only counted", "device", sample.Device, "error", err)
+		})
+	}
+}
+
+func (g *Gateway) encodeGap(l buffer.Lost) []byte {
+	_, code := g.clock.Now()
+	b, err := wire.StoreGap(telemetry.Gap{LostEpoch: l.Epoch, First: l.First, Last: l.Last, From: l.From, To: l.To, Reason: l.Reason},
+		g.cfg.Site, g.cfg.Gateway, code, sinceBoot())
+	if err != nil {
+		panic("BUG: a gap cannot be told: " + err.Error())
+	}
+	return b
+}
+
+func (g *Gateway) encodeEnd(e buffer.EpochEnd) []byte {
+	at, code := g.clock.Stamp("", time.Now())
+	b, err := wire.StoreEpochEnd(telemetry.EpochEnd{Ended: e.Epoch, Last: e.Last, Reason: e.Reason},
+		g.cfg.Site, g.cfg.Gateway, at, code, sinceBoot())
+	if err != nil {
+		panic("BUG: an epoch's end cannot be told: " + err.Error())
+	}
+	return b
+}
+
+// sinceBoot is the monotonic clock that goes on in suspension, clock_gettime(2).
+func sinceBoot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return 0 // told as: not known
+	}
+	return time.Duration(ts.Nano())
+}
+
+// queueAdapter lets the uplink read the queue.
+type queueAdapter struct{ *buffer.Queue }
+
+// Holds is uplink.Queue's.
+func (q queueAdapter) Holds() []uplink.Held {
+	held := q.Queue.Holds()
+	out := make([]uplink.Held, len(held))
+	for i, h := range held {
+		out[i] = uplink.Held(h)
+	}
+	return out
+}
+
+// Read is uplink.Queue's.
+func (q queueAdapter) Read(epoch, from uint64, maxEntries, maxBytes int) ([]uplink.Entry, error) {
+	entries, err := q.Queue.Read(epoch, from, maxEntries, maxBytes)
+	out := make([]uplink.Entry, len(entries))
+	for i, e := range entries {
+		out[i] = uplink.Entry{Epoch: e.Epoch, Seq: e.Seq, Payload: e.Payload}
+	}
+	return out, err
+}
+
+// linkAdapter lets the uplink publish.
+type linkAdapter struct{ *mqttlink.Link }
+
+// Publish is uplink.Link's.
+func (l linkAdapter) Publish(topic string, qos byte, retained bool, payload []byte) uplink.Token {
+	return l.Link.Publish(topic, qos, retained, payload)
+}
