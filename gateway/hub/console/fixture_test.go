@@ -308,3 +308,16 @@ func (b *bench) do(t testing.TB, method, path string, header ...string) *http.Re
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	return resp
 }
+
+// restart serves handler at addr, as a hub that was started again.
+func restart(t *testing.T, addr string, handler http.Handler) (stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return ctx }}}
+	s.Start()
+	return func() { cancel(); s.CloseClientConnections(); s.Close() }
+}

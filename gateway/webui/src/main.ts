@@ -15,20 +15,33 @@ import { site } from "./views/site";
 
 export type View = (el: HTMLElement, scope: Scope) => void;
 
+/** shaped views are drawn anew when points come or go. */
+const shaped = (v: View): View => (el, scope) => {
+  v(el, scope);
+  let waiting: number | undefined;
+  scope.own(store.on("shape", () => {
+    // Announcements come in bursts: draw once.
+    clearTimeout(waiting);
+    waiting = setTimeout(() => {
+      if (!scope.closed) show();
+    }, 50);
+  }));
+};
+
 const nav: [string, Key][] = [["/", "nav.overview"], ["/alarms", "nav.alarms"], ["/journal", "nav.journal"], ["/ledger", "nav.ledger"], ["/gateways", "nav.gateways"], ["/health", "nav.health"]];
 
 /** find is the view of a path; gateway/hub/console serves the same paths. */
 function find(path: string): View {
   const parts = path.split("/").filter(Boolean).map(decodeURIComponent);
   switch (parts[0]) {
-    case undefined: return overview;
+    case undefined: return shaped(overview);
     case "alarms": return alarms;
     case "journal": return journal;
     case "ledger": return ledger;
     case "gateways": return gateways;
     case "health": return health;
-    case "site": return site(parts[1] ?? "");
-    case "point": return point(parts.slice(1).join("/"));
+    case "site": return shaped(site(parts[1] ?? ""));
+    case "point": return shaped(point(parts.slice(1).join("/")));
   }
   return (el) => replace(el, empty(t("missing.page")), h("p.state", null, h("a", { href: "/" }, t("back"))));
 }
@@ -128,11 +141,5 @@ add(document.body, [header, main, footer]);
 api.sites().then(learnSites, () => undefined).finally(() => {
   shell();
   store.start();
-});
-let waiting: number | undefined;
-store.on("shape", () => {
-  // Announcements come in bursts: draw once.
-  clearTimeout(waiting);
-  waiting = setTimeout(show, 50);
 });
 setInterval(() => void foot(), 10_000);

@@ -40,6 +40,12 @@ class Store {
     this.connect();
     void this.readAlarms();
     setInterval(() => this.watch(), 1000);
+    // A page put aside must not keep its stream: a browser opens six
+    // connections to a hub, and six pages put aside would use them up.
+    addEventListener("pagehide", () => this.source?.close());
+    addEventListener("pageshow", (e) => {
+      if (e.persisted) this.reconnect();
+    });
     setInterval(() => void this.readAlarms(), 10_000);
   }
 

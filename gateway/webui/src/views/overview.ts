@@ -38,6 +38,9 @@ export function keys(site: string, configured: string[], most: number): Point[] 
   return out.sort((a, b) => (a.device < b.device ? -1 : a.device > b.device ? 1 : 0));
 }
 
+/** The sites as last read: a view drawn anew starts with them. */
+let known: Site[] = [];
+
 export function overview(el: HTMLElement, scope: Scope): void {
   const cards = h("div.cards", null, loading()), side = h("aside.side");
   replace(el, h("div.overview", null, cards, side));
@@ -45,22 +48,27 @@ export function overview(el: HTMLElement, scope: Scope): void {
 
   let drawn = "";
   const counters = new Map<string, (s: Site) => void>();
+  const draw = () => {
+    if (!store.ready) return; // loading is shown; the first snapshot draws the view anew
+    const shape = JSON.stringify(known.map((s) => [s.name, s.label, s.key]));
+    if (shape !== drawn) {
+      drawn = shape;
+      counters.clear();
+      replace(cards, known.length ? known.map((s) => card(s, scope, counters)) : empty(t("empty.points"), t("empty.points.hint")));
+    }
+    for (const s of known) counters.get(s.name)?.(s);
+  };
   const read = async () => {
     try {
-      const sites = await api.sites();
+      known = await api.sites();
       if (scope.closed) return;
-      learnSites(sites);
-      const shape = JSON.stringify(sites.map((s) => [s.name, s.label, s.key]));
-      if (shape !== drawn) {
-        drawn = shape;
-        counters.clear();
-        replace(cards, sites.length ? sites.map((s) => card(s, scope, counters)) : empty(t("empty.points"), t("empty.points.hint")));
-      }
-      for (const s of sites) counters.get(s.name)?.(s);
+      learnSites(known);
+      draw();
     } catch (e) {
       if (!drawn && !scope.closed) replace(cards, failed(e, () => void read()));
     }
   };
+  if (known.length) draw();
   void read();
   scope.every(3000, () => void read());
   scope.own(store.on("alarms", () => void read()));
