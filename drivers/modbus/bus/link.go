@@ -59,19 +59,18 @@ func (l *link) get(ctx context.Context) (conn stream, opened bool, err error) {
 // proved notes that an answer came: the link is sound.
 func (l *link) proved() { l.used, l.failures = true, 0 }
 
-// drop closes the stream. One that had worked may be reopened at once; one
-// that never did is backed off from.
+// drop closes the stream. One that had worked may be reopened at once, and so
+// may one that did not, the first time; then it is backed off from.
 func (l *link) drop(why error) {
 	if l.conn == nil {
 		return
 	}
 	l.conn.Close() // its error adds nothing: the stream is lost already
 	l.conn = nil
-	if l.used {
-		l.last, l.retryAt = why, time.Time{}
-		return
-	}
 	l.fail(why)
+	if l.used || l.failures == 1 {
+		l.retryAt = time.Time{}
+	}
 }
 
 func (l *link) fail(why error) {
