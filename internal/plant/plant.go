@@ -141,10 +141,17 @@ func (p *Plant) Start(ctx context.Context) (err error) {
 		return fmt.Errorf("make the directory for the serial lines: %w", err)
 	}
 	ctx, p.stop = context.WithCancel(ctx)
-	for _, b := range p.buses {
-		if err := b.open(); err != nil {
-			p.Close()
-			return err
+	// ports before lines: a second plant of the same site is refused by its
+	// ports before it takes the first one's lines over
+	for _, serial := range []bool{false, true} {
+		for _, b := range p.buses {
+			if _, is := b.(*rtuBus); is != serial {
+				continue
+			}
+			if err := b.open(); err != nil {
+				p.Close()
+				return err
+			}
 		}
 	}
 	now := time.Now()

@@ -108,9 +108,11 @@ func (b *rtuBus) cut(cut bool) {
 // disconnect takes the pseudo-terminal away. b.mu is held.
 func (b *rtuBus) disconnect() {
 	if b.pty != nil {
+		if target, err := os.Readlink(b.path); err == nil && target == b.pty.path {
+			_ = os.Remove(b.path) // a dangling link would only look like a port
+		}
 		b.pty.close()
 		b.pty = nil
-		_ = os.Remove(b.path) // a dangling link would only look like a port
 	}
 }
 

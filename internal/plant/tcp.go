@@ -2,6 +2,7 @@ package plant
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -43,6 +44,10 @@ func (b *tcpBus) open() error {
 	defer b.mu.Unlock()
 	ln, err := net.Listen("tcp", b.addr)
 	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) {
+			err = op.Err // the address is told once
+		}
 		return fmt.Errorf("bus %s cannot listen at %s: %w; choose another port or stop what has it", b.name, b.addr, err)
 	}
 	b.addr, b.conns = ln.Addr().String(), map[net.Conn]bool{}

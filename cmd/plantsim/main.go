@@ -1,0 +1,37 @@
+// Command plantsim runs the simulated devices of a site on the buses its file
+// names: Modbus TCP endpoints, and pseudo-terminals for serial lines.
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"luquan/internal/daemon"
+	"luquan/internal/plant"
+)
+
+func main() { os.Exit(daemon.Main(command(), os.Args[1:])) }
+
+func command() *cobra.Command {
+	sim := plant.Sim{}
+	cmd := &cobra.Command{
+		Use:   "plantsim --site heating-plant",
+		Short: "Simulated Modbus devices of a site, over TCP and pseudo-terminals paced like serial lines",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			sim.Logger = daemon.Logger(cmd.ErrOrStderr())
+			return sim.Run(cmd.Context(), cmd.OutOrStdout())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&sim.Site, "site", "heating-plant", "a site: heating-plant, sewage-works or computing-centre")
+	f.StringVar(&sim.Dir, "dir", "", "where each serial line's pseudo-terminal gets the name of its bus; default: luquan/<site> in the temporary directory")
+	f.StringVar(&sim.Script, "faults", "", "a fault script; its times count from the start")
+	f.StringVar(&sim.Listen, "listen", "127.0.0.1", "address of the TCP buses, without port")
+	f.IntVar(&sim.PortBase, "port-base", plant.SitePorts, "port of the first TCP bus, the others follow; 0 takes free ports, -1 those of the site's file")
+	f.BoolVar(&sim.Frozen, "freeze", false, "hold every value still")
+	f.Uint64Var(&sim.Seed, "seed", 1, "seed of the physics")
+	f.BoolVar(&sim.JSON, "json", false, "print the buses as JSON")
+	return cmd
+}
