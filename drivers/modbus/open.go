@@ -34,10 +34,8 @@ var (
 // here. cfg need not have been validated; if it is wrong, that is the error.
 // A nil logger is silent.
 func Open(cfg Config, lib *profile.Library, log *slog.Logger) (*Bus, error) {
-	doc, _ := conffile.Parse("bus "+cfg.Name, nil, &struct{}{})
-	cfg.Devices = slices.Clone(cfg.Devices)
-	cfg.Validate(doc, nil, lib)
-	if err := doc.Err(); err != nil {
+	cfg, err := cfg.checked(lib)
+	if err != nil {
 		return nil, err
 	}
 	line, cost, err := cfg.openLine()
@@ -45,6 +43,14 @@ func Open(cfg Config, lib *profile.Library, log *slog.Logger) (*Bus, error) {
 		return nil, fmt.Errorf("open bus %q: %w", cfg.Name, err)
 	}
 	return cfg.build(line, cost, log), nil
+}
+
+// checked returns a copy with its profiles resolved.
+func (c Config) checked(lib *profile.Library) (Config, error) {
+	doc, _ := conffile.Parse("bus "+c.Name, nil, &struct{}{})
+	c.Devices = slices.Clone(c.Devices)
+	c.Validate(doc, nil, lib)
+	return c, doc.Err()
 }
 
 // build hangs the devices of a validated configuration on the line.
