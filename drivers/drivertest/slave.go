@@ -96,15 +96,20 @@ func (s *Slave) serve(line io.Writer, whole bool, next func() ([]byte, error), r
 			steps = s.Script(n, req, ans)
 		}
 		underWay.Go(func() {
-			time.Sleep(time.Duration(len(req)) * s.Char)
+			at := time.Now() // one schedule, so that oversleeping does not add up
+			sleep := func(d time.Duration) {
+				at = at.Add(d)
+				time.Sleep(time.Until(at))
+			}
+			sleep(time.Duration(len(req)) * s.Char)
 			for i, st := range steps {
-				time.Sleep(st.Wait)
+				sleep(st.Wait)
 				if i == 0 && whole { // what has begun is sent to its end
 					sending <- struct{}{}
 					defer func() { <-sending }()
 				}
 				for b := range slices.Chunk(st.Bytes, burst) {
-					time.Sleep(time.Duration(len(b)) * s.Char)
+					sleep(time.Duration(len(b)) * s.Char)
 					line.Write(b) // a line that is gone is noticed by next
 				}
 			}
