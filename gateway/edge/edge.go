@@ -161,29 +161,15 @@ func (g *Gateway) lastStamp() (last time.Time) {
 }
 
 func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (err error) {
-	metas := map[string][]byte{}
-	keep := map[string]bool{cfg: true}
-	for _, h := range g.queue.Holds() {
-		for w := range strings.FieldsSeq(h.Label) {
-			if c, ok := strings.CutPrefix(w, "cfg="); ok {
-				keep[c] = true
-			}
-		}
-	}
-	for c := range keep {
-		if doc, ok := g.metas.Get(c); ok {
-			metas[c] = doc
-		}
-	}
-	if err := g.metas.Prune(keep); err != nil {
-		g.log.Warn("old meta documents stay on flash", "error", err)
+	metas, err := g.metas.All()
+	if err != nil {
+		return err
 	}
 	g.uplink, err = uplink.New(queueAdapter{g.queue}, uplink.Config{
 		Site: g.cfg.Site, Gateway: g.cfg.Gateway, Boot: bootID(), Cfg: cfg, Version: opt.Version,
 		Meta: metas,
 		MetaSettled: func(c string) {
-			delete(keep, c)
-			if err := g.metas.Prune(keep); err != nil {
+			if err := g.metas.Remove(c); err != nil {
 				g.log.Warn("an old meta document stays on flash", "cfg", c, "error", err)
 			}
 		},

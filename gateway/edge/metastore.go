@@ -38,27 +38,34 @@ func (m metaStore) Put(cfg string, doc []byte) error {
 	return syncDir(m.dir)
 }
 
-// Get returns the document of cfg; ok is false when it is not there.
-func (m metaStore) Get(cfg string) (doc []byte, ok bool) {
-	doc, err := os.ReadFile(filepath.Join(m.dir, cfg+".json"))
-	return doc, err == nil
-}
-
-// Prune removes every document whose cfg is not in keep.
-func (m metaStore) Prune(keep map[string]bool) error {
+// All returns every document by its cfg.
+func (m metaStore) All() (map[string][]byte, error) {
 	entries, err := os.ReadDir(m.dir)
 	if err != nil {
-		return fmt.Errorf("list meta documents: %w", err)
+		return nil, fmt.Errorf("list meta documents: %w", err)
 	}
-	var errs []error
+	docs := map[string][]byte{}
 	for _, e := range entries {
-		if name := cfgFile.FindStringSubmatch(e.Name()); name != nil && !keep[name[1]] {
-			if err := os.Remove(filepath.Join(m.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
+		name := cfgFile.FindStringSubmatch(e.Name())
+		if name == nil {
+			continue
 		}
+		doc, err := os.ReadFile(filepath.Join(m.dir, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("read meta document: %w", err)
+		}
+		docs[name[1]] = doc
 	}
-	return errors.Join(errs...)
+	return docs, nil
+}
+
+// Remove deletes the document of cfg; it may be gone already.
+func (m metaStore) Remove(cfg string) error {
+	err := os.Remove(filepath.Join(m.dir, cfg+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func writeFileSync(path string, data []byte) error {

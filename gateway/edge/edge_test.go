@@ -1,0 +1,172 @@
+package edge
+
+import (
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"luquan/gateway/telemetry"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const good = `site: heating-east
+gateway: boiler-house-1
+uplink: {broker: "mqtt://127.0.0.1"}
+buffer: {dir: buf, max: 16MiB}
+buses:
+  - name: lan
+    tcp: {address: "127.0.0.1:1502"}
+    devices:
+      - {name: meter-1, profile: schneider-iem3000-pm5xxx, unit: 1, every: 1s}
+`
+
+func TestParseDefaults(t *testing.T) {
+	c, err := Parse("/etc/luquan/gateway.yaml", []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Uplink.Broker != "mqtt://127.0.0.1:1883" || c.Uplink.Commit != "hub" || c.Uplink.Compression != "zstd" {
+		t.Errorf("uplink %+v", c.Uplink)
+	}
+	if c.Buffer.Dir != "/etc/luquan/buf" || c.Buffer.CommitEvery != 5*time.Second {
+		t.Errorf("buffer %+v", c.Buffer)
+	}
+}
+
+func TestParseMistakes(t *testing.T) {
+	for _, tt := range []struct{ name, old, new, want string }{
+		{"wrong key", "every: 1s", "evry: 1s", `g.yaml:9:69: unknown key "evry"; did you mean "every"?`},
+		{"no site", "site: heating-east\n", "", "site is missing"},
+		{"site hub", "heating-east", "hub", "g.yaml:1:7: no site may be named hub"},
+		{"bad broker", "mqtt://127.0.0.1", "127.0.0.1", `"127.0.0.1" is not a broker's address`},
+		{"bad profile", "schneider-iem3000-pm5xxx", "schneider-iem3000", `g.yaml:9:34: profile "schneider-iem3000" is not known`},
+		{"device named as the gateway", "meter-1", "boiler-house-1", "has the gateway's own name"},
+		{"tiny buffer", "16MiB", "1MiB", "g.yaml:4:25: buffer.max is 1MiB"},
+		{"key of a later stage", "gateway: b", "board: raspberry-pi-4\ngateway: b", `g.yaml:2:1: unknown key "board"`},
+		{"commit", `{broker: "mqtt://127.0.0.1"}`, `{broker: "mqtt://h", commit: hubb}`, `uplink.commit is "hubb"; it is one of hub, broker, none`},
+		{"half a certificate", `{broker: "mqtt://127.0.0.1"}`, `{broker: "mqtts://h", tls: {cert: a.pem}}`, "a client certificate needs both"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			text := strings.Replace(good, tt.old, tt.new, 1)
+			if text == good {
+				t.Fatal("the test changes nothing")
+			}
+			_, err := Parse("g.yaml", []byte(text))
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got  %v\nwant %s in it", err, tt.want)
+			}
+		})
+	}
+}
+
+// TestKeepsWithoutBroker runs a board whose device and broker are both away:
+// every poll is a record that says so, and none is lost over a restart.
+func TestKeepsWithoutBroker(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	text := strings.NewReplacer("127.0.0.1:1502", nobody, "mqtt://127.0.0.1", "mqtt://"+nobody, "every: 1s", "every: 100ms").Replace(good)
+	cfg, err := Parse(filepath.Join(t.TempDir(), "g.yaml"), []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := func(for_ time.Duration) (records uint64) {
+		g, err := New(cfg, Options{Drain: 10 * time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), for_)
+		defer cancel()
+		if err := g.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		return g.queue.Stats().Entries
+	}
+	first := held(400 * time.Millisecond)
+	if first == 0 {
+		t.Fatal("nothing was kept")
+	}
+	if second := held(400 * time.Millisecond); second <= first {
+		t.Errorf("%d records after a restart, %d before", second, first)
+	}
+	entries, err := os.ReadDir(filepath.Join(cfg.Buffer.Dir, "meta"))
+	if err != nil || len(entries) != 1 {
+		t.Errorf("meta documents: %v, %v; want the one of this configuration", entries, err)
+	}
+}
+
+func TestClock(t *testing.T) {
+	now := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
+	newTest := func(trust ...string) *clock {
+		c := newClock(trust)
+		c.build, c.started = now.Add(-24*time.Hour), now
+		c.synchronised = func() bool { return false }
+		c.rtc = func() (time.Time, bool) { return time.Time{}, false }
+		return c
+	}
+	t.Run("synchronised", func(t *testing.T) {
+		c := newTest("adjtimex")
+		c.synchronised = func() bool { return true }
+		if at, code := c.Stamp("d", now); !at.Equal(now) || code != telemetry.ClockTrusted {
+			t.Errorf("%v %d", at, code)
+		}
+	})
+	t.Run("hub", func(t *testing.T) {
+		c := newTest("adjtimex", "hub")
+		if _, code := c.Stamp("d", now); code != telemetry.ClockUnsure {
+			t.Errorf("code %d before the hub was heard", code)
+		}
+		c.HubTime(now.Add(time.Hour), now)
+		if at, code := c.Stamp("d", now.Add(time.Second)); !at.Equal(now.Add(time.Hour+time.Second)) || code != telemetry.ClockHub {
+			t.Errorf("%v %d", at, code)
+		}
+	})
+	t.Run("rtc only when later than build and flash", func(t *testing.T) {
+		c := newTest("rtc")
+		c.rtc = func() (time.Time, bool) { return now, true }
+		if _, code := c.Stamp("d", now); code != telemetry.ClockTrusted {
+			t.Errorf("code %d of an honest battery clock", code)
+		}
+		c.notBefore(now.Add(time.Hour))
+		if _, code := c.Stamp("d", now); code != telemetry.ClockUnsure {
+			t.Errorf("code %d of a battery clock that is behind the flash", code)
+		}
+	})
+	t.Run("1970", func(t *testing.T) {
+		c := newTest("adjtimex")
+		c.started = time.Unix(5, 0)
+		a, code := c.Stamp("d", time.Unix(5, 0))
+		b, _ := c.Stamp("d", time.Unix(7, 0))
+		if code != telemetry.ClockUnsure || !a.Equal(c.build) || b.Sub(a) != 2*time.Second {
+			t.Errorf("%v, %v, code %d: an unset clock counts on from the build", a, b, code)
+		}
+	})
+	t.Run("never the same stamp", func(t *testing.T) {
+		c := newTest("adjtimex")
+		c.synchronised = func() bool { return true }
+		c.notBefore(now)
+		a, _ := c.Stamp("d", now)
+		b, _ := c.Stamp("d", now)
+		if !a.After(now) || !b.After(a) {
+			t.Errorf("%v, %v after %v", a, b, now)
+		}
+	})
+	t.Run("set back", func(t *testing.T) {
+		c := newTest("adjtimex")
+		c.synchronised = func() bool { return true }
+		c.Stamp("d", now.Add(24*365*time.Hour)) // a year in the future
+		if at, _ := c.Stamp("d", now); !at.Equal(now) {
+			t.Errorf("%v: a clock that was set right is not believed", at)
+		}
+	})
+}
