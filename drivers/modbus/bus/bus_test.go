@@ -563,7 +563,8 @@ func TestChaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	each(t, allModes, func(t *testing.T, mode string) {
-		rnd := rand.New(rand.NewPCG(seed, 1))
+		asks := rand.New(rand.NewPCG(seed, 1)) // of this goroutine
+		rnd := rand.New(rand.NewPCG(seed, 2))  // of the slave; guarded by mu
 		r := newRig(t, mode, false)
 		r.slave.Value = func(unit, fc byte, a uint16) (uint16, bool) {
 			return uint16(unit)<<13 | uint16(fc)<<10 | a, a != 13
@@ -597,8 +598,10 @@ func TestChaos(t *testing.T) {
 				pick("truncated")
 				b = b[:k]
 				if mode == "tcp" { // TCP itself never loses the rest
+					r.mu.Lock()
 					r.far.Write(b)
-					r.far.Close()
+					r.mu.Unlock()
+					r.hangUp()
 					return nil
 				}
 			case 4:
@@ -606,7 +609,7 @@ func TestChaos(t *testing.T) {
 				return []drivertest.Step{{Bytes: b[:k]}, {Wait: time.Duration(rnd.IntN(40)) * time.Millisecond, Bytes: b[k:]}}
 			case 5:
 				pick("hang up")
-				r.far.Close()
+				r.hangUp()
 			case 6:
 				pick("noise before")
 				b = append([]byte{byte(rnd.IntN(256))}, b...)
@@ -623,9 +626,9 @@ func TestChaos(t *testing.T) {
 		outcomes := map[Kind]int{}
 		const n = 20000
 		for range n {
-			unit := byte(1 + rnd.IntN(5))
-			fc := byte(3 + rnd.IntN(2))
-			address, q := uint16(rnd.IntN(1000)), 1+rnd.IntN(4)
+			unit := byte(1 + asks.IntN(5))
+			fc := byte(3 + asks.IntN(2))
+			address, q := uint16(asks.IntN(1000)), 1+asks.IntN(4)
 			u := r.Reader(unit, Timing{Response: limit})
 			read := u.ReadHoldingRegisters
 			if fc == 4 {
