@@ -61,7 +61,11 @@ func (q *Queue) due(now time.Time) (commit, cursor bool, wait time.Duration) {
 		commit = at(q.since.Add(q.opt.CommitEvery))
 	}
 	if q.curDirty && q.failing.IsZero() {
-		cursor = at(q.curWritten.Add(cursorEvery))
+		every := cursorEvery
+		if q.curFirst {
+			every = time.Second
+		}
+		cursor = at(q.curWritten.Add(every))
 	}
 	return commit, cursor, wait
 }

@@ -189,12 +189,12 @@ func decodeCursor(b []byte) (cursor, bool) {
 		e.freed.upto = le.Uint64(b[8:])
 		ranges := int(le.Uint16(b[24:]))
 		b = b[32:]
-		if len(b) < 16*ranges || e.freed.upto >= 1<<63 {
+		if len(b) < 16*ranges || e.freed.upto >= maxSeq || e.last >= maxSeq {
 			return cursor{}, false
 		}
 		for ; ranges > 0; ranges-- {
 			lo, hi := le.Uint64(b), le.Uint64(b[8:])
-			if lo > hi || hi >= 1<<63 {
+			if lo > hi || hi >= maxSeq {
 				return cursor{}, false
 			}
 			e.freed.add(lo, hi)

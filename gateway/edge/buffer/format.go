@@ -52,6 +52,7 @@ const (
 	frameHead  = 16
 	frameByte  = 0xA7
 	markSize   = frameHead + 8
+	maxSeq     = 1 << 62 // what is above is not one of ours, and sums stay below 1<<63
 	maxBody    = 1<<16 - 1
 	maxLabel   = 128
 	maxSegment = 16 << 20 // a header that says more is not one of ours
@@ -110,7 +111,7 @@ func decodeHeader(b []byte) (header, bool) {
 		salt: le.Uint64(b[40:]), created: time.Unix(0, int64(le.Uint64(b[48:]))),
 		prevEpoch: le.Uint64(b[56:]), prevLast: le.Uint64(b[64:]), prevClean: le.Uint16(b[10:])&1 != 0,
 	}
-	if n > maxLabel || h.epoch == 0 || h.base == 0 || h.size < 4*sector || h.size%sector != 0 || h.size > maxSegment {
+	if n > maxLabel || h.epoch == 0 || h.base == 0 || h.base >= maxSeq || h.prevLast >= maxSeq || h.size < 4*sector || h.size%sector != 0 || h.size > maxSegment {
 		return header{}, false
 	}
 	h.label = string(b[73 : 73+n])
@@ -166,7 +167,7 @@ func frameAt(b []byte, off int, salt uint64, seed uint32) (frame, bool) {
 	}
 	f := b[off:end]
 	kind, seq := Kind(f[1]), le.Uint64(f[8:])^salt
-	if kind == 0 || kind > stop || seq >= 1<<63 || frameCRC(f, off, seed) != le.Uint32(f[4:]) {
+	if kind == 0 || kind > stop || seq >= maxSeq || frameCRC(f, off, seed) != le.Uint32(f[4:]) {
 		return frame{}, false
 	}
 	return frame{off, kind, seq, f[frameHead:]}, true

@@ -30,6 +30,14 @@ type memNode struct {
 	data    []byte // what a reader sees
 	durable []byte // what a power cut leaves
 	dirty   map[int]bool
+	shared  bool // with another card: copy before writing
+}
+
+// own copies what is shared.
+func (n *memNode) own() {
+	if n.shared {
+		n.data, n.durable, n.shared = slices.Clone(n.data), slices.Clone(n.durable), false
+	}
 }
 
 func newMemFS() *memFS {
@@ -43,7 +51,8 @@ func (m *memFS) crash(r *rand.Rand, p float64) *memFS {
 	defer m.mu.Unlock()
 	out := newMemFS()
 	for name, n := range m.dir {
-		d := slices.Clone(n.durable)
+		n.shared = true
+		d, own := n.durable, false
 		var dirty []int
 		for s := range n.dirty {
 			dirty = append(dirty, s)
@@ -51,10 +60,13 @@ func (m *memFS) crash(r *rand.Rand, p float64) *memFS {
 		slices.Sort(dirty)
 		for _, s := range dirty {
 			if p > 0 && r.Float64() < p {
+				if !own {
+					d, own = slices.Clone(d), true
+				}
 				d = copySector(d, n.data, s)
 			}
 		}
-		c := &memNode{data: d, durable: slices.Clone(d), dirty: map[int]bool{}}
+		c := &memNode{data: d, durable: d, dirty: map[int]bool{}, shared: true}
 		out.files[name], out.dir[name] = c, c
 	}
 	return out
@@ -200,6 +212,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		b, err = b[:len(b)/2], syscall.EIO
 	}
 	n := f.n
+	n.own()
 	if end := int(off) + len(b); len(n.data) < end {
 		n.data = append(n.data, make([]byte, end-len(n.data))...)
 	}
@@ -221,6 +234,7 @@ func (f *memFile) Sync() error {
 		n.dirty = map[int]bool{}
 		return err
 	}
+	n.own()
 	for s := range n.dirty {
 		n.durable = copySector(n.durable, n.data, s)
 	}

@@ -132,7 +132,7 @@ func (q *Queue) recover(names []string) recovered {
 				e.Label = segs[i].label
 			}
 			rec.ends = append(rec.ends, e)
-			if i < 0 {
+			if i < 0 || segs[i].gen >= p.gen { // gone, or a header that lies
 				break
 			}
 			p = segs[i]

@@ -53,6 +53,7 @@ func (q *Queue) place(s *segment) error {
 		// again after a power cut now); then the oldest records go.
 		q.mu.Lock()
 		sp = q.anySpare()
+		q.curFirst = q.curFirst || sp != nil && !sp.ready
 		q.mu.Unlock()
 		if sp != nil {
 			if sp.size == s.size {

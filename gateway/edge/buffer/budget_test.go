@@ -1,0 +1,177 @@
+package buffer
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestFlashBudget plays a day of ten records of 100 bytes a second, freed by a
+// hub that stores them, with commits every 5 s.
+func TestFlashBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		q, err := Open(Options{Dir: "q", FS: m, EncodeGap: encodeGap, EncodeEnd: encodeEnd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := make([]byte, 100)
+		const day = 24 * 3600
+		for range day {
+			var last uint64
+			for range 10 {
+				if last, err = q.Append(Reading, p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Second)
+			if err := q.Free(q.Epoch(), last-5, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := q.Stats()
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("a day: %.1f MB in %d syncs, %d commits, %d cursors", float64(m.writes)/1e6, m.syncs, s.Commits, s.CursorWrites)
+		if m.writes > 200e6 || m.syncs > 20000 {
+			t.Errorf("a day writes %d bytes in %d syncs; at most 0.2 GB in 20,000", m.writes, m.syncs)
+		}
+		if s.Lost > 0 || s.Bytes > 8<<20 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// TestRecoveryBudget opens a full buffer of 1 GiB.
+func TestRecoveryBudget(t *testing.T) {
+	m := newMemFS()
+	// A thousand segments of which all but the last exist as headers: a file
+	// system that holds 1 GiB would need as much memory here.
+	const n = 1000
+	for i := range n {
+		h := header{size: segSize, gen: uint64(i + 1), epoch: 77, base: uint64(i*9000 + 1), salt: uint64(i), created: time.Unix(int64(i), 0)}
+		node := &memNode{data: h.encode(), dirty: map[int]bool{}}
+		node.durable = node.data
+		name := fmt.Sprintf("q/seg-%06d.q", i+1)
+		m.files[name], m.dir[name] = node, node
+	}
+	c := cursor{serial: 1, epochs: []cursorEpoch{{epoch: 77, last: n * 9000, current: true}}}
+	node := &memNode{dirty: map[int]bool{}}
+	node.set(append(make([]byte, slotSize), c.encode()...))
+	m.files["q/"+cursorName], m.dir["q/"+cursorName] = node, node
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	q, err := Open(Options{Dir: "q", FS: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	held := int64(after.HeapAlloc) - int64(before.HeapAlloc)
+	t.Logf("opening 1000 segments reads %d KiB and holds %d KiB", m.reads>>10, held>>10)
+	// The newest segment is read in full: here its file is short.
+	if m.reads+segSize > 16<<20 || held > 32<<20 {
+		t.Errorf("opening reads %d bytes and holds %d", m.reads, held)
+	}
+	if h := q.Holds(); len(h) != 2 || h[0].Last != n*9000 {
+		t.Errorf("holds %+v", h)
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	q := open(b, Options{Dir: "q", FS: newMemFS(), Max: 16 << 20})
+	p := make([]byte, 100)
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := q.Append(Reading, p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if s%1000 == 0 {
+			_ = q.Free(q.Epoch(), s, nil)
+		}
+	}
+}
+
+// BenchmarkTenThousandPoints is a second of 10,000 points, 40 records of 250
+// points each, with its commit, on real files: ns/op over 1e9 bounds the share of a
+// core, the wait for the disk included.
+func BenchmarkTenThousandPoints(b *testing.B) {
+	q := open(b, Options{Dir: b.TempDir(), Max: 64 << 20, CommitEvery: time.Hour})
+	p := make([]byte, 250*12)
+	for b.Loop() {
+		var last uint64
+		for range 40 {
+			last, _ = q.Append(Reading, p)
+		}
+		if err := q.Commit(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		_ = q.Free(q.Epoch(), last, nil)
+	}
+}
+
+func BenchmarkCommit(b *testing.B) {
+	q := open(b, Options{Dir: b.TempDir(), Max: 64 << 20, CommitEvery: time.Hour})
+	p := make([]byte, 100)
+	for b.Loop() {
+		var last uint64
+		for range 50 {
+			last, _ = q.Append(Reading, p)
+		}
+		if err := q.Commit(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+		_ = q.Free(q.Epoch(), last, nil)
+	}
+}
+
+// BenchmarkReadTail reads what was just appended, as the live lane does.
+func BenchmarkReadTail(b *testing.B) {
+	q := open(b, Options{Dir: "q", FS: newMemFS(), Max: 64 << 20})
+	p := make([]byte, 100)
+	b.ReportAllocs()
+	for b.Loop() {
+		var first uint64
+		for i := range 40 {
+			s, _ := q.Append(Reading, p)
+			if i == 0 {
+				first = s
+			}
+		}
+		if es, err := q.Read(q.Epoch(), first, 40, 0); err != nil || len(es) != 40 {
+			b.Fatal(len(es), err)
+		}
+		_ = q.Free(q.Epoch(), first+39, nil)
+	}
+}
+
+// BenchmarkReadBacklog reads a backlog from real files, 16 KiB at a time.
+func BenchmarkReadBacklog(b *testing.B) {
+	q := open(b, Options{Dir: b.TempDir(), Max: 64 << 20, CommitEvery: time.Hour})
+	p := make([]byte, 100)
+	var last uint64
+	for range 200_000 {
+		last, _ = q.Append(Reading, p)
+	}
+	if err := q.Commit(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(16 << 10)
+	from := uint64(1)
+	for b.Loop() {
+		es, err := q.Read(q.Epoch(), from, 0, 16<<10)
+		if err != nil || len(es) == 0 {
+			b.Fatal(len(es), err)
+		}
+		if from = es[len(es)-1].Seq + 1; from > last-200 {
+			from = 1
+		}
+	}
+}

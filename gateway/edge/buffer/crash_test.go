@@ -1,0 +1,651 @@
+package buffer
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// seeded returns a random source whose seed is printed when the test fails;
+// LUQUAN_SEED repeats it.
+func seeded(t *testing.T) *rand.Rand {
+	seed := uint64(time.Now().UnixNano())
+	if s, err := strconv.ParseUint(os.Getenv("LUQUAN_SEED"), 10, 64); err == nil {
+		seed = s
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("LUQUAN_SEED=%d", seed)
+		}
+	})
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// tiny returns options for a queue of 4 KiB segments, for tests that open it
+// thousands of times.
+func tiny(f FS) Options {
+	o := small(f)
+	o.segSize, o.firstSize, o.Max = 4<<10, 4<<10, 1<<20
+	return o
+}
+
+// clone copies a card whose unsynced bytes do not matter.
+func (m *memFS) clone() *memFS { return m.crash(nil, 0) }
+
+// file returns the node of a file on a card.
+func (m *memFS) file(name string) *memNode { return m.files["q/"+name] }
+
+func (n *memNode) set(b []byte) {
+	n.data, n.durable, n.shared = append([]byte(nil), b...), append([]byte(nil), b...), false
+}
+
+// frames returns the end offsets of the readings in a segment's bytes.
+func frames(t testing.TB, b []byte) (ends []int) {
+	h, ok := decodeHeader(b)
+	if !ok {
+		t.Fatal("no header")
+	}
+	scan(b, &h, sector, func(f frame) {
+		if f.kind.isRecord() {
+			ends = append(ends, f.off+frameHead+len(f.body))
+		}
+	})
+	return ends
+}
+
+// written returns a card with two epochs, 60 and 60 readings in several
+// segments and several commits, and the first epoch's number.
+func written(t testing.TB) (m *memFS, first, second uint64) {
+	m = newMemFS()
+	q := open(t, tiny(m))
+	first = q.Epoch()
+	for range 6 {
+		add(t, q, 10, 100)
+		commit(t, q)
+	}
+	m = m.clone()
+	q = open(t, tiny(m))
+	second = q.Epoch()
+	for range 6 {
+		add(t, q, 10, 100)
+		commit(t, q)
+	}
+	return m.clone(), first, second
+}
+
+// survives opens a damaged card, checks that there is no phantom and that all
+// that is missing of the two epochs is named; with twice it then writes, has
+// another power cut and checks that it is still so. It returns how many records
+// are missing.
+func survives(t *testing.T, m *memFS, first, second uint64, twice, named bool) (lost int) {
+	t.Helper()
+	q, err := Open(tiny(m))
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	lost, got := missing(t, q, first, second, named)
+	if twice {
+		e := q.Epoch()
+		add(t, q, 5, 100)
+		commit(t, q)
+		m = m.clone()
+		defer func(q *Queue) { _ = q.Close() }(q)
+		if q, err = Open(tiny(m)); err != nil {
+			t.Fatalf("open again: %v", err)
+		}
+		_, again := missing(t, q, first, second, named)
+		for _, ep := range []uint64{first, second, e} {
+			for s := range got[ep] {
+				if !again[ep][s] {
+					t.Fatalf("%d/%d was recovered and is gone after a second power cut", ep, s)
+				}
+			}
+		}
+		if len(again[e]) != len(got[e])+5 {
+			t.Fatalf("of the epoch after the damage %d records are left, want %d", len(again[e]), len(got[e])+5)
+		}
+	}
+	if err := q.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return lost
+}
+
+// missing reads all, returns what was read and how many records of the two
+// epochs were not; with named these must be in gap records.
+func missing(t *testing.T, q *Queue, first, second uint64, named bool) (lost int, got map[uint64]map[uint64]bool) {
+	t.Helper()
+	es := all(t, q)
+	got = check(t, es)
+	ends := map[uint64]uint64{}
+	for _, n := range notes(es) {
+		var ep, last uint64
+		if k, _ := fmt.Sscanf(n, "end %d %d", &ep, &last); k == 2 {
+			ends[ep] = last
+		}
+	}
+	for ep, top := range map[uint64]uint64{first: 60, second: 61} {
+		if len(got[ep]) == int(top) {
+			continue
+		}
+		told := gapsOf(es, ep)
+		for s := uint64(1); s <= top; s++ {
+			if got[ep][s] {
+				continue
+			}
+			lost++
+			if named && !told[s] && s <= ends[ep] {
+				t.Fatalf("%d/%d is gone and not named", ep, s)
+			}
+		}
+	}
+	return lost, got
+}
+
+func (m *memFS) segments() (out []string) {
+	for n := range m.files {
+		if strings.Contains(n, "seg-") {
+			out = append(out, strings.TrimPrefix(n, "q/"))
+		}
+	}
+	return out
+}
+
+func TestTruncated(t *testing.T) {
+	r := seeded(t)
+	m, first, second := written(t)
+	for _, name := range m.segments() {
+		b := m.file(name).data
+		ends := frames(t, b)
+		for n := len(b) - 1 - r.IntN(step()); n >= 0; n -= step() {
+			c := m.clone()
+			c.file(name).set(b[:n])
+			want := 0
+			for _, e := range ends {
+				if e > n {
+					want++
+				}
+			}
+			// Without its first 512 bytes a file says nothing.
+			if n < sector {
+				want = len(ends)
+			}
+			if lost := survives(t, c, first, second, n%7 == 0, n >= sector); lost != want {
+				t.Fatalf("%s cut at %d: %d lost, want %d", name, n, lost, want)
+			}
+		}
+	}
+	b := m.file(cursorName).data
+	for _, n := range []int{0, 1, 39, 40, 100, 511, 512, slotSize - 1, slotSize, slotSize + 1, slotSize + 100, 2*slotSize - 1} {
+		c := m.clone()
+		c.file(cursorName).set(b[:n])
+		if lost := survives(t, c, first, second, true, true); lost != 0 {
+			t.Fatalf("cursor cut at %d: %d lost", n, lost)
+		}
+	}
+}
+
+// step is how far a loop over every byte goes at once: to the next one under
+// LUQUAN_REAL=1, elsewhere a little further, beginning anywhere.
+func step() int {
+	switch {
+	case testing.Short():
+		return 37
+	case os.Getenv("LUQUAN_REAL") == "1":
+		return 1
+	}
+	return 5
+}
+
+func TestFlipped(t *testing.T) {
+	r := seeded(t)
+	m, first, second := written(t)
+	worst := 0
+	for _, name := range append(m.segments(), cursorName) {
+		b := m.file(name).data
+		for i := r.IntN(step()); i < len(b); i += step() {
+			if name == cursorName && i%slotSize > 600 {
+				continue // nothing is written there
+			}
+			c := m.clone()
+			d := append([]byte(nil), b...)
+			d[i] ^= byte(1 + r.IntN(255))
+			c.file(name).set(d)
+			lost := survives(t, c, first, second, i%7 == 0, true)
+			if (i < sector || name == cursorName) && lost > 0 {
+				t.Fatalf("%s: a flip at %d in the header cost %d records", name, i, lost)
+			}
+			worst = max(worst, lost)
+		}
+	}
+	if worst != 1 {
+		t.Fatalf("a flipped byte costs %d records at worst, want 1", worst)
+	}
+}
+
+func TestGarbageTail(t *testing.T) {
+	r := seeded(t)
+	m, first, second := written(t)
+	for _, name := range m.segments() {
+		b := m.file(name).data
+		ends := frames(t, b)
+		end := alignUp(ends[len(ends)-1])
+		for i := range 200 {
+			c := m.clone()
+			d := append([]byte(nil), b...)
+			tail := d[end:]
+			switch i % 4 {
+			case 0:
+				for j := range tail {
+					tail[j] = byte(r.Uint32())
+				}
+			case 1:
+				for j := range tail {
+					tail[j] = 0xFF
+				}
+			case 2: // stale: frames of another place
+				copy(tail, b[sector+r.IntN(ends[0]):])
+			case 3: // a hundred frames' beginnings
+				for j := range tail {
+					tail[j] = []byte{frameByte, byte(Reading), 0, 0}[j%4]
+				}
+			}
+			if i%8 < 4 { // also beyond the file's end
+				d = append(d, tail...)
+			}
+			c.file(name).set(d)
+			if lost := survives(t, c, first, second, true, true); lost != 0 {
+				t.Fatalf("%s, tail %d: %d lost", name, i%4, lost)
+			}
+		}
+	}
+}
+
+// TestRubbish opens directories that hold nothing sensible.
+func TestRubbish(t *testing.T) {
+	r := seeded(t)
+	for i := range 300 {
+		m := newMemFS()
+		for _, name := range []string{"seg-000001.q", "seg-000002.q", "seg-x.q", "seg-.q", "seg-99999999999999999999.q", cursorName, "other"} {
+			if r.IntN(3) == 0 {
+				continue
+			}
+			b := make([]byte, r.IntN(9000))
+			if r.IntN(3) > 0 {
+				for j := range b {
+					b[j] = byte(r.Uint32())
+				}
+			}
+			if r.IntN(2) == 0 {
+				h := header{size: 4096 << r.IntN(8), gen: r.Uint64() >> r.IntN(64), epoch: 1 + r.Uint64N(3), base: 1 + r.Uint64()>>r.IntN(64),
+					prevEpoch: r.Uint64N(3), prevLast: r.Uint64() >> r.IntN(64)}
+				b = append(h.encode(), b...)
+			}
+			n := &memNode{dirty: map[int]bool{}}
+			n.set(b)
+			m.files["q/"+name], m.dir["q/"+name] = n, n
+		}
+		q, err := Open(tiny(m))
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		e := q.Epoch()
+		add(t, q, 50, 100)
+		commit(t, q)
+		if es, _ := q.Read(e, 1, 0, 0); len(es) < 50 {
+			t.Fatalf("%d: %d records read", i, len(es))
+		}
+		_ = all(t, q)
+		_ = q.Stats()
+		_ = q.Close()
+	}
+}
+
+func TestTornCommit(t *testing.T) {
+	r := seeded(t)
+	trials := 1500
+	if testing.Short() {
+		trials = 100
+	}
+	for i := range trials {
+		m := newMemFS()
+		o := tiny(m)
+		o.segSize = []int{4 << 10, 16 << 10}[i%2]
+		q, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := q.Epoch()
+		acked := uint64(0)
+		for range r.IntN(8) {
+			acked = add(t, q, 1+r.IntN(20), 20+r.IntN(200))[0]
+			commit(t, q)
+			q.mu.Lock()
+			acked = q.durable
+			q.mu.Unlock()
+			if r.IntN(3) == 0 { // recycled files have stale bytes where the torn commit goes
+				if err := q.Free(e, acked-min(acked, uint64(r.IntN(20))), nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		low := q.Holds()[0].First
+		// The power goes during the sync of the last commit.
+		var cut *memFS
+		m.mu.Lock()
+		m.fault = func(_ int, what string) error {
+			if what == "sync" && cut == nil {
+				cut = &memFS{}
+				m.mu.Unlock()
+				cut = m.crash(r, r.Float64())
+				m.mu.Lock()
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		add(t, q, 1+r.IntN(40), 20+r.IntN(200))
+		commit(t, q)
+		if err := q.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o.FS = cut
+		for range 2 { // the second time after another power cut
+			q, err := Open(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := check(t, all(t, q))
+			for s := low; s <= acked; s++ {
+				if !got[e][s] {
+					t.Fatalf("trial %d: %d of %d to %d is gone", i, s, low, acked)
+				}
+			}
+			add(t, q, 3, 50)
+			commit(t, q)
+			c := o.FS.(*memFS).crash(r, 0.5)
+			_ = q.Close()
+			o.FS = c
+		}
+	}
+}
+
+// TestFaults lets the k-th operation fail, once or from then on for a while,
+// for every k of a run, and has a power cut at the end.
+func TestFaults(t *testing.T) {
+	run := func(t *testing.T, k, length int, what error, short bool) (ops int) {
+		m := newMemFS()
+		o := tiny(m)
+		m.fault = func(op int, name string) error {
+			if name == "read" || op < k || op >= k+length {
+				return nil
+			}
+			if short && name == "write" {
+				return errShort{syscall.EIO}
+			}
+			return what
+		}
+		q, err := Open(o)
+		if err != nil {
+			t.Fatalf("k=%d: open: %v", k, err)
+		}
+		e := q.Epoch()
+		var acked uint64
+		for i := range 12 {
+			last := add(t, q, 10, 100)[9]
+			if q.Commit(context.Background()) == nil {
+				acked = last
+			}
+			if i == 6 {
+				if err := q.Free(e, 20, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		// A full card drops the oldest; nothing else loses anything.
+		lost := q.Stats().Lost
+		if what != syscall.ENOSPC && lost > 0 {
+			t.Fatalf("k=%d: %d lost", k, lost)
+		}
+		es := all(t, q)
+		held, named := check(t, es)[e], gapsOf(es, e)
+		for s := uint64(21); s <= acked; s++ {
+			if held[s] == named[s] {
+				t.Fatalf("k=%d: in the running queue %d is held: %v, named: %v", k, s, held[s], named[s])
+			}
+		}
+		if length < 1000 { // the card is well again
+			last := q.Holds()[0].Last
+			err := q.Commit(context.Background())
+			for n := 0; err != nil; n++ {
+				if err = q.Commit(context.Background()); n == length {
+					t.Fatalf("k=%d: commit on a card that works again: %v", k, err)
+				}
+			}
+			acked = last
+		} else if s := q.Stats(); k <= 5 && (!s.Failing || s.WriteErrors == 0 || s.LastError == "") {
+			t.Fatalf("k=%d: a card that fails for good is not told: %+v", k, s)
+		}
+		ops = m.ops
+		c := m.clone()
+		_ = q.Close()
+		o.FS = c
+		q, err = Open(o)
+		if err != nil {
+			t.Fatalf("k=%d: reopen: %v", k, err)
+		}
+		defer q.Close()
+		es = all(t, q)
+		held, named = check(t, es)[e], gapsOf(es, e)
+		for s := uint64(21); s <= acked; s++ {
+			if !held[s] && !named[s] {
+				t.Fatalf("k=%d length=%d: committed %d is gone (acked %d)", k, length, s, acked)
+			}
+		}
+		if what != syscall.ENOSPC && len(named) > 0 { // a full card may take a file before the cursor lists it
+			t.Fatalf("k=%d: %q", k, notes(es))
+		}
+		return ops
+	}
+	for _, c := range []struct {
+		name  string
+		err   error
+		short bool
+	}{{"EIO", syscall.EIO, false}, {"ENOSPC", syscall.ENOSPC, false}, {"EROFS", syscall.EROFS, false}, {"short write", syscall.EIO, true}} {
+		for _, length := range []int{1, 2, 3, 7, 1 << 30} {
+			t.Run(fmt.Sprintf("%s/%d", c.name, length), func(t *testing.T) {
+				for k, ops := 1, 1; k <= ops; k++ {
+					ops = max(ops, run(t, k, length, c.err, c.short))
+					if length == 1<<30 && k > 60 {
+						break
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestFailingCard keeps records in a bounded ring while the card refuses, and
+// names what the ring loses.
+func TestFailingCard(t *testing.T) {
+	m := newMemFS()
+	o := tiny(m)
+	o.ramMax = 64 << 10
+	q := open(t, o)
+	e := q.Epoch()
+	add(t, q, 20, 100)
+	commit(t, q)
+	bad := true
+	m.mu.Lock()
+	m.fault = func(_ int, what string) error {
+		if bad && what != "read" {
+			return syscall.EROFS
+		}
+		return nil
+	}
+	m.mu.Unlock()
+	for range 40 {
+		add50(t, q)
+		if err := q.Commit(context.Background()); err == nil {
+			t.Fatal("a commit on a read-only card succeeded")
+		}
+	}
+	s := q.Stats()
+	if !s.Failing || s.Lost == 0 || s.Uncommitted == 0 {
+		t.Fatalf("stats: %+v", s)
+	}
+	m.mu.Lock()
+	bad = false
+	m.mu.Unlock()
+	commit(t, q)
+	if s := q.Stats(); s.Failing || s.Uncommitted != 0 {
+		t.Fatalf("after the card is well: %+v", s)
+	}
+	c := m.clone()
+	o.FS = c
+	q = open(t, o)
+	es := all(t, q)
+	got, named := check(t, es)[e], gapsOf(es, e)
+	for s := uint64(1); s <= 2020; s++ {
+		if got[s] == named[s] {
+			t.Fatalf("%d: held %v, named %v", s, got[s], named[s])
+		}
+	}
+	if len(named) == 0 || len(got) < 300 {
+		t.Fatalf("%d held, %d named", len(got), len(named))
+	}
+}
+
+// TestFailingCardFreed does not lose, nor name as lost, what the hub takes
+// while the card refuses.
+func TestFailingCardFreed(t *testing.T) {
+	m := newMemFS()
+	o := tiny(m)
+	o.ramMax = 64 << 10
+	q := open(t, o)
+	e := q.Epoch()
+	add(t, q, 20, 100)
+	commit(t, q)
+	bad := true
+	m.mu.Lock()
+	m.fault = func(_ int, what string) error {
+		if bad && what != "read" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	m.mu.Unlock()
+	for range 100 {
+		last := add(t, q, 50, 100)[49]
+		_ = q.Commit(context.Background())
+		if err := q.Free(e, last-10, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.mu.Lock()
+	bad = false
+	m.mu.Unlock()
+	commit(t, q)
+	if s := q.Stats(); s.Lost != 0 || s.Entries != 10 {
+		t.Fatalf("stats: %+v", s)
+	}
+	o.FS = m.clone()
+	q = open(t, o)
+	es := all(t, q)
+	got := check(t, es)[e]
+	for s := uint64(5011); s <= 5020; s++ {
+		if !got[s] {
+			t.Fatalf("%d is gone", s)
+		}
+	}
+	for _, n := range notes(es) {
+		if strings.HasPrefix(n, "gap") {
+			t.Fatalf("freed records are named as lost: %s", n)
+		}
+	}
+}
+
+// TestRetry tries a failing card every 30 s by itself.
+func TestRetry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMemFS()
+		q, err := Open(tiny(m))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		bad := true
+		m.mu.Lock()
+		m.fault = func(int, string) error {
+			if bad {
+				return syscall.EIO
+			}
+			return nil
+		}
+		m.mu.Unlock()
+		add(t, q, 5, 100)
+		if q.Commit(context.Background()) == nil {
+			t.Fatal("committed")
+		}
+		m.mu.Lock()
+		n := m.ops
+		m.mu.Unlock()
+		time.Sleep(95 * time.Second)
+		m.mu.Lock()
+		if k := m.ops - n; k < 3 || k > 12 {
+			t.Fatalf("%d operations in 95 s, want two or so every 30 s", k)
+		}
+		bad = false
+		m.mu.Unlock()
+		time.Sleep(31 * time.Second)
+		if s := q.Stats(); s.Failing || s.Uncommitted != 0 {
+			t.Fatalf("stats: %+v", s)
+		}
+	})
+}
+
+// TestUnreadable gives up a segment that cannot be read and names it, but not
+// at the first error.
+func TestUnreadable(t *testing.T) {
+	m, first, _ := written(t)
+	q := open(t, tiny(m))
+	m.mu.Lock()
+	m.fault = func(_ int, what string) error {
+		if what == "read" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	m.mu.Unlock()
+	for range maxLoadErrors - 1 {
+		if es, err := q.Read(first, 1, 0, 0); err == nil || len(es) > 0 {
+			t.Fatalf("read of a card that refuses: %d records, %v", len(es), err)
+		}
+	}
+	m.mu.Lock()
+	m.fault = nil
+	m.mu.Unlock()
+	if es, err := q.Read(first, 1, 0, 0); err != nil || len(es) != 60 {
+		t.Fatalf("after it is well: %d records, %v", len(es), err)
+	}
+}
+
+// gapsOf returns the numbers of an epoch that the gap records name.
+func gapsOf(es []Entry, epoch uint64) map[uint64]bool {
+	named := map[uint64]bool{}
+	for _, n := range notes(es) {
+		var ep, a, b uint64
+		if k, _ := fmt.Sscanf(n, "gap %d %d %d", &ep, &a, &b); k == 3 && ep == epoch {
+			for ; a <= b; a++ {
+				named[a] = true
+			}
+		}
+	}
+	return named
+}
