@@ -55,6 +55,7 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage(err) })
 	wrapArgs(root)
+	wrapGroups(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	var ue usageError
 	switch {
@@ -64,8 +65,38 @@ func Execute(ctx context.Context, root *cobra.Command, args []string) int {
 		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\nsee %s --help\n", cmd.CommandPath(), err, cmd.CommandPath())
 		return ExitUsage
 	}
-	fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), err)
+	for line := range strings.Lines(err.Error()) { // a mistake a line, and each line is a message of its own in the journal
+		fmt.Fprintf(root.ErrOrStderr(), "%s: %s\n", cmd.CommandPath(), strings.TrimRight(line, "\n"))
+	}
 	return ExitFailed
+}
+
+// wrapGroups makes a command that only holds others refuse to run: one that
+// showed its help and returned 0 would hide a mistyped verb from a script.
+func wrapGroups(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		wrapGroups(sub)
+	}
+	if !c.HasSubCommands() || c.Runnable() {
+		return
+	}
+	c.Args, c.SuggestionsMinimumDistance = cobra.ArbitraryArgs, 2
+	c.RunE = func(c *cobra.Command, args []string) error {
+		var verbs []string
+		for _, sub := range c.Commands() {
+			if sub.IsAvailableCommand() && sub.Name() != "completion" {
+				verbs = append(verbs, sub.Name())
+			}
+		}
+		known := strings.Join(verbs, ", ")
+		if len(args) == 0 {
+			return Usage(fmt.Errorf("say what to do: %s", known))
+		}
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			return Usage(fmt.Errorf("unknown command %q; did you mean %q?", args[0], near[0]))
+		}
+		return Usage(fmt.Errorf("unknown command %q; known: %s", args[0], known))
+	}
 }
 
 // wrapArgs marks the errors of every command's argument check as wrong usage.

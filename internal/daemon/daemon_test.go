@@ -27,6 +27,11 @@ func TestExitStatus(t *testing.T) {
 		{"failed", t.Context(), []string{"run"}, errors.New("port 1883 is taken"), 1, "x run: port 1883 is taken\n"},
 		{"wrong flag", t.Context(), []string{"run", "--nope"}, nil, 2, "unknown flag: --nope"},
 		{"wrong verb", t.Context(), []string{"rnu"}, nil, 2, `unknown command "rnu"`},
+		{"wrong verb inside a group", t.Context(), []string{"rules", "chekc"}, nil, 2, "x rules: unknown command \"chekc\"; did you mean \"check\"?\n"},
+		{"no verb inside a group", t.Context(), []string{"rules"}, nil, 2, "x rules: say what to do: check\nsee x rules --help\n"},
+		{"no verb", t.Context(), nil, nil, 2, "x: say what to do: "},
+		{"a group's wrong flag", t.Context(), []string{"rules", "--nope"}, nil, 2, "unknown flag: --nope"},
+		{"several lines", t.Context(), []string{"run"}, errors.New("f:1:2: a\nf:3:4: b"), 1, "x run: f:1:2: a\nx run: f:3:4: b\n"},
 		{"stray argument", t.Context(), []string{"run", "a"}, nil, 2, "see x run --help"},
 		{"told to stop", cancelled, []string{"run"}, context.Canceled, 0, ""},
 		{"cancelled by itself", t.Context(), []string{"run"}, context.Canceled, 1, "context canceled"},
@@ -35,7 +40,13 @@ func TestExitStatus(t *testing.T) {
 			var stderr bytes.Buffer
 			root := &cobra.Command{Use: "x"}
 			root.AddCommand(&cobra.Command{Use: "run", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return tt.err }})
+			rules := &cobra.Command{Use: "rules"}
+			rules.AddCommand(&cobra.Command{Use: "check", Run: func(*cobra.Command, []string) {}})
+			root.AddCommand(rules)
 			root.SetErr(&stderr)
+			if tt.args == nil {
+				tt.args = []string{} // nil would mean those of the test's own process
+			}
 			if got := Execute(tt.ctx, root, tt.args); got != tt.status {
 				t.Errorf("status %d, want %d", got, tt.status)
 			}
