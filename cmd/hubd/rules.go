@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -46,7 +45,7 @@ func readRules(files []string) (*alarm.RuleSet, error) {
 	var sets []*alarm.RuleSet
 	var errs []error
 	for _, f := range files {
-		data, err := os.ReadFile(f)
+		data, err := conffile.Read(f)
 		if err == nil {
 			var set *alarm.RuleSet
 			if set, err = alarm.ParseFile(f, data); err == nil {

@@ -3,9 +3,7 @@ package edge
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -79,12 +77,9 @@ func Profiles() (*profile.Library, error) { return profile.Load(firmwareconfig.F
 // Load reads and checks gateway.yaml. Every mistake is in the error, each at
 // file:line:col (conffile.Errors).
 func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s does not exist; name the gateway's configuration with --config", path)
-	}
+	data, err := conffile.Read(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the gateway's configuration: %w", err)
+		return Config{}, err
 	}
 	return Parse(path, data)
 }

@@ -1,9 +1,7 @@
 package hub
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -84,12 +82,9 @@ func (d Days) Duration() time.Duration { return time.Duration(d) * 24 * time.Hou
 // Load reads and checks hub.yaml. Every mistake is in the error, each at
 // file:line:col (conffile.Errors).
 func Load(path string) (Config, error) {
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s does not exist; name the hub's configuration with --config", path)
-	}
+	data, err := conffile.Read(path)
 	if err != nil {
-		return Config{}, fmt.Errorf("read the hub's configuration: %w", err)
+		return Config{}, err
 	}
 	return Parse(path, data)
 }

@@ -163,7 +163,7 @@ func readRules(cfg Config) (*alarm.RuleSet, *page.Plan, error) {
 		}
 		slices.Sort(files)
 		for _, f := range files {
-			data, err := os.ReadFile(f)
+			data, err := conffile.Read(f)
 			if err == nil {
 				var set *alarm.RuleSet
 				if set, err = alarm.ParseFile(f, data); err == nil {
@@ -175,7 +175,7 @@ func readRules(cfg Config) (*alarm.RuleSet, *page.Plan, error) {
 	}
 	var plan *page.Plan
 	if cfg.Page != "" {
-		data, err := os.ReadFile(cfg.Page)
+		data, err := conffile.Read(cfg.Page)
 		if err == nil {
 			plan, err = page.ParseFile[channels](cfg.Page, data)
 		}

@@ -11,9 +11,13 @@
 package conffile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -71,9 +75,71 @@ func Parse(file string, data []byte, v any) (*Doc, error) {
 	return d, d.Err()
 }
 
+// Read returns the bytes of a configuration file. Its error is an *Error that
+// says in one sentence why the file cannot be had.
+func Read(file string) ([]byte, error) {
+	fail := func(format string, args ...any) ([]byte, error) {
+		return nil, &Error{File: file, Msg: fmt.Sprintf(format, args...)}
+	}
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fail("there is no such file; check the path")
+	case errors.Is(err, fs.ErrPermission):
+		return fail("this user may not reach the file; check the rights of its folders")
+	case err != nil:
+		return fail("cannot be read: %v", bare(err))
+	case info.IsDir():
+		return fail("this is a folder; name the file in it")
+	case !info.Mode().IsRegular():
+		return fail("this is a device or a pipe, not a file")
+	case info.Size() > maxBytes:
+		return fail("the file has %d bytes, more than the %d a configuration may have", info.Size(), maxBytes)
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrPermission) {
+		return fail("this user may not read the file; check its owner and rights")
+	}
+	if err != nil {
+		return fail("cannot be read: %v", bare(err))
+	}
+	return data, nil
+}
+
+// bare is the reason in err without the path, which is told already.
+func bare(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+// notText finds the first byte that is no UTF-8 text.
+func notText(data []byte) (at *token.Position, found bool) {
+	at = &token.Position{Line: 1, Column: 1}
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		if r == utf8.RuneError && n == 1 || r < ' ' && r != '\n' && r != '\r' && r != '\t' {
+			return at, true
+		}
+		at.Column++
+		if r == '\n' {
+			at.Line, at.Column = at.Line+1, 1
+		}
+		data = data[n:]
+	}
+	return nil, false
+}
+
 func (d *Doc) parse(data []byte) ast.Node {
 	if len(data) > maxBytes {
 		d.add(nil, fmt.Sprintf("file has %d bytes, more than the %d a configuration may have", len(data), maxBytes))
+		return nil
+	}
+	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
+	if at, found := notText(data); found {
+		d.add(at, "this is not plain text in UTF-8; save the file as UTF-8, without other bytes")
 		return nil
 	}
 	f, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
