@@ -76,6 +76,28 @@ func Parse(file string, data []byte) (*Profile, error) {
 // Names returns the ids of all profiles, sorted.
 func (l *Library) Names() []string { return slices.Clone(l.names) }
 
+// Param is what a profile leaves to the settings of the device on site.
+type Param struct {
+	Name    string
+	OneOf   []string
+	Default string // "": it must be given
+}
+
+// Params returns the parameters of the profile of that id, sorted by name;
+// none when there is no such profile.
+func (l *Library) Params(id string) []Param {
+	raw, ok := l.models[id]
+	if !ok {
+		return nil
+	}
+	var out []Param
+	for _, name := range slices.Sorted(maps.Keys(raw.Params)) {
+		p := raw.Params[name]
+		out = append(out, Param{name, slices.Clone(p.OneOf), string(p.Default)})
+	}
+	return out
+}
+
 // Lookup returns the profile of that id with the parameters given, others at
 // their defaults.
 func (l *Library) Lookup(id string, params map[string]string) (*Profile, error) {

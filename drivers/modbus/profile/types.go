@@ -126,6 +126,20 @@ const (
 
 var typeNames = map[string]Type{"bit": Bit, "u16": U16, "s16": S16, "u32": U32, "s32": S32, "u64": U64, "s64": S64, "f32": F32, "f64": F64, "bits": U16}
 
+// String returns the name used in profiles; "string" for Text, whose length
+// the point tells.
+func (t Type) String() string {
+	if t == Text {
+		return "string"
+	}
+	for n, v := range typeNames {
+		if v == t && n != "bits" {
+			return n
+		}
+	}
+	return "type " + strconv.Itoa(int(t))
+}
+
 // Width returns the type's number of bits; 0 for Text.
 func (t Type) Width() uint {
 	switch t {
