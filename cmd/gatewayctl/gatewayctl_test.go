@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+
+	"luquan/internal/daemon"
+)
+
+const sites = "../../firmware-config/sites/"
+
+// run is the command as a technician types it.
+func run(t *testing.T, line string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	cmd := command()
+	cmd.SetOut(&out)
+	cmd.SetErr(&errOut)
+	status = daemon.Execute(t.Context(), cmd, strings.Fields(line))
+	return out.String(), errOut.String(), status
+}
+
+func TestCommands(t *testing.T) {
+	for _, tt := range []struct {
+		line   string
+		status int
+		stdout []string // patterns that fit a whole line; none: nothing on stdout
+		stderr []string // likewise
+	}{
+		{"check " + sites + "heating-plant/gateway.yaml", 0, []string{
+			`bus meters: [0-9.]+ % of its time`,
+			` +heat-meter-1 +kamstrup-multical-603 +5 +2 +[0-9.]+ ms +2s +[0-9.]+ %`,
+			`.*/gateway.yaml is sound: gateway boiler-house-1 of site heating-east`,
+		}, nil},
+		{"check " + sites + "sewage-works/gateway.yaml", 0, []string{`.* is sound: .*`}, nil},
+		{"check " + sites + "sewage-works/gateway-aeration.yaml", 0, []string{`.* is sound: .*`}, nil},
+		{"check " + sites + "computing-centre/gateway.yaml", 0, []string{`.* is sound: .*`}, nil},
+		{"check testdata/wrong.yaml", 1, nil, []string{
+			`gatewayctl check: testdata/wrong.yaml:2:1: unknown key "gatway"; did you mean "gateway"\?`,
+			`gatewayctl check: testdata/wrong.yaml:8:29: unknown key "boud"; did you mean "baud"\?`,
+		}},
+		{"check none.yaml", 1, nil, []string{`gatewayctl check: none.yaml: there is no such file; check the path`}},
+		{"check testdata", 1, nil, []string{`gatewayctl check: testdata: this is a folder; name the file in it`}},
+		{"check", 2, nil, []string{`gatewayctl check: name one file, .*`, `see gatewayctl check --help`}},
+		{"check testdata/busy.yaml", 0, []string{
+			`warning: bus "meters" is busy 7[0-9] % of the time; one silent device will make the others late: .*`,
+			`.* is sound: .*`,
+		}, nil},
+		{"check testdata/full.yaml", 1, []string{`bus meters: 1[0-9]{2}\.[0-9] % of its time`}, []string{
+			`gatewayctl check: testdata/full.yaml: bus "meters" cannot keep its periods: its polls take 1[0-9]{2} % of the time; ` +
+				`the fastest it can is every period 1\.[0-9] times as long \(room-1 every 200ms, not 100ms\); .*`,
+		}},
+		{"profile list", 0, []string{
+			`ID +KIND +CONFIDENCE +UNPROVEN +MODEL`,
+			`kamstrup-multical-603 +heat_meter +medium +4 +Kamstrup MULTICAL .*`,
+			`remond-water-probe +.*`,
+		}, nil},
+		{"profile show xy-md02", 0, []string{
+			`source \(confidence high\): .*`,
+			`POINT +TABLE +ADDRESS +TYPE +UNIT +中文 +ENGLISH`,
+			`temperature +input +1 +s16 +degC +环境温度 +Air temperature`,
+		}, nil},
+		{"profile show remond-water-probe --param probe=ph", 0, []string{
+			`parameter probe: do, .* \(shown: ph; gateway.yaml must say it\)`,
+		}, nil},
+		{"profile show remond-water-probe --param probe=salt", 1, nil, []string{`.*parameter probe is "salt"; it is one of do, .*`}},
+		{"profile show xy-md2", 1, nil, []string{`gatewayctl profile show: profile "xy-md2" is not known; did you mean "xy-md02"\?`}},
+		{"profile shwo", 2, nil, []string{`gatewayctl profile: unknown command "shwo"; did you mean "show"\?`, `see .*`}},
+		{"profile list --jsno", 2, nil, []string{`.*unknown flag: --jsno`, `see .*`}},
+		{"--version", 0, []string{`gatewayctl .+`}, nil},
+	} {
+		t.Run(tt.line, func(t *testing.T) {
+			stdout, stderr, status := run(t, tt.line)
+			if status != tt.status {
+				t.Errorf("status %d, want %d", status, tt.status)
+			}
+			fits(t, "stdout", stdout, tt.stdout)
+			fits(t, "stderr", stderr, tt.stderr)
+			if len(tt.stderr) != strings.Count(stderr, "\n") {
+				t.Errorf("stderr has %d lines, want %d:\n%s", strings.Count(stderr, "\n"), len(tt.stderr), stderr)
+			}
+		})
+	}
+}
+
+func fits(t *testing.T, what, text string, patterns []string) {
+	t.Helper()
+	if len(patterns) == 0 && text != "" {
+		t.Errorf("%s is not empty:\n%s", what, text)
+	}
+	for _, p := range patterns {
+		if !regexp.MustCompile("(?m)^" + p + "$").MatchString(text) {
+			t.Errorf("no line of %s fits %s:\n%s", what, p, text)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var r report
+	into(t, "check --json "+sites+"heating-plant/gateway.yaml", 0, &r)
+	if !r.Sound || len(r.Errors) != 0 || len(r.Buses) != 3 || len(r.Buses[0].Polls) != 3 || r.Buses[0].Percent <= 0 {
+		t.Errorf("got %+v", r)
+	}
+	r = report{}
+	into(t, "check --json testdata/wrong.yaml", 1, &r)
+	if want := (mistake{"testdata/wrong.yaml", 2, 1, `unknown key "gatway"; did you mean "gateway"?`}); r.Sound || len(r.Errors) != 2 || r.Errors[0] != want {
+		t.Errorf("got %+v, want %+v first", r, want)
+	}
+	r = report{}
+	into(t, "check --json testdata/full.yaml", 1, &r)
+	if r.Sound || len(r.Errors) != 1 || r.Buses[0].Percent <= 100 {
+		t.Errorf("got %+v, want one bus that is refused", r)
+	}
+	var models []model
+	into(t, "profile list --json", 0, &models)
+	if len(models) < 7 || models[0].ID == "" || models[0].Kind == "" || models[0].Points != nil {
+		t.Errorf("got %+v", models)
+	}
+	var m model
+	into(t, "profile show --json xy-md02", 0, &m)
+	want := modelPoint{"temperature", "input", 1, "s16", "degC", "环境温度", "Air temperature"}
+	if len(m.Points) != 2 || m.Points[0] != want {
+		t.Errorf("got %+v, want %+v first", m.Points, want)
+	}
+}
+
+func into(t *testing.T, line string, status int, v any) {
+	t.Helper()
+	stdout, _, got := run(t, line)
+	if got != status {
+		t.Errorf("%s: status %d, want %d", line, got, status)
+	}
+	if err := json.Unmarshal([]byte(stdout), v); err != nil {
+		t.Fatalf("%s: %v in\n%s", line, err, stdout)
+	}
+}
