@@ -175,6 +175,18 @@ func (p *Plant) refresh(now time.Time) {
 	}
 }
 
+// mend brings back what should be there and is not: the port of a cut bus may
+// have been taken in the meantime.
+func (p *Plant) mend() {
+	p.cuts.Lock()
+	defer p.cuts.Unlock()
+	for _, b := range p.buses {
+		if !p.cutNow(b.label()) {
+			b.cut(false)
+		}
+	}
+}
+
 // switches brings the faults up to now and returns the buses to switch.
 func (p *Plant) switches(now time.Time) []bus {
 	p.mu.Lock()

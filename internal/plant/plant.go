@@ -181,6 +181,7 @@ func (p *Plant) run(ctx context.Context) {
 		p.Step(now.Sub(last))
 		last = now
 		p.refresh(now)
+		p.mend()
 	}
 }
 

@@ -31,6 +31,7 @@ type rtuBus struct {
 	pty    *ptyPair // nil while cut
 	path   string   // symbolic link, stable
 	closed bool
+	told   bool // that it does not come back
 	wg     sync.WaitGroup
 }
 
@@ -100,8 +101,13 @@ func (b *rtuBus) cut(cut bool) {
 		b.disconnect()
 	default:
 		if err := b.connect(); err != nil {
-			b.p.log.Error("bus does not come back", "bus", b.name, "error", err)
+			if !b.told {
+				b.p.log.Error("bus does not come back yet", "bus", b.name, "error", err)
+			}
+			b.told = true
+			return
 		}
+		b.told = false
 	}
 }
 

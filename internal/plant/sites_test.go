@@ -1,8 +1,6 @@
 package plant
 
 import (
-	"encoding/binary"
-	"fmt"
 	"io/fs"
 	"math"
 	"path"
@@ -468,71 +466,4 @@ func TestNoAlarmWithoutAFault(t *testing.T) {
 			}
 		}
 	}
-}
-
-func TestMbpollReadsThreePointsOfEveryProfile(t *testing.T) {
-	done := map[string]int{}
-	for dir := range siteNames {
-		p := start(t, firmwareconfig.FS, "sites/"+dir, Options{Frozen: true, Dir: t.TempDir()})
-		for _, b := range p.Buses() {
-			for _, d := range b.Devices {
-				for _, f := range p.byName[d.Name].feeds {
-					pt := f.point
-					if done[d.Profile] >= 3 || pt.Table.IsBit() || f.view || d.Profile == "qdy30a" && pt.Address != 2 && pt.Address != 4 {
-						continue
-					}
-					args := []string{"-a", fmt.Sprint(d.Unit), "-0", "-t", map[profile.Table]string{profile.Holding: "4:hex", profile.Input: "3:hex"}[pt.Table],
-						"-r", fmt.Sprint(pt.Address), "-c", fmt.Sprint(pt.Words)}
-					if b.Addr != "" {
-						host, port := splitAddr(t, b.Addr)
-						args = append(args, "-m", "tcp", "-p", port, host)
-					} else {
-						args = append(args, "-m", "rtu", "-b", fmt.Sprint(b.Baud), "-P", b.Parity, b.Port)
-					}
-					var want []string
-					for _, w := range registers(t, p, d.Name, byte(pt.Table), pt.Address, pt.Words) {
-						want = append(want, fmt.Sprintf("0x%04X", w))
-					}
-					if got := mbpoll(t, args...); !slices.Equal(got, want) {
-						t.Errorf("%s/%s: mbpoll says %v, want %v", d.Name, pt.Name, got, want)
-					}
-					done[d.Profile]++
-				}
-			}
-		}
-	}
-	for _, id := range []string{"kamstrup-multical-603", "grundfos-cim-pump", "schneider-iem3000-pm5xxx", "remond-water-probe", "apc-smart-ups-modbus"} {
-		if done[id] < 3 {
-			t.Errorf("mbpoll read %d points of %s, want 3", done[id], id)
-		}
-	}
-}
-
-func FuzzAnswer(f *testing.F) {
-	f.Add(read(3, 0, 2))
-	f.Add(read(4, 65000, 2))
-	f.Add(read(3, 65535, 125))
-	f.Add([]byte{16, 0, 0, 0, 1, 2, 0, 1})
-	f.Add([]byte{})
-	p, err := Load(firmwareconfig.FS, "sites/computing-centre", Options{Seed: 1})
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Fuzz(func(t *testing.T, req []byte) {
-		for _, d := range p.devices {
-			a, err := d.answer(req, func() (image, error) { return p.image(d) })
-			if err != nil || len(a.pdu) < 2 || len(a.pdu) > 253 {
-				t.Fatalf("%s: request % x: answer % x, %v", d.name, req, a.pdu, err)
-			}
-			if a.pdu[0]&0x80 != 0 {
-				if len(a.pdu) != 2 || len(a.counted) > 0 {
-					t.Fatalf("refusal % x counts %v", a.pdu, a.counted)
-				}
-				continue
-			}
-			if n := int(binary.BigEndian.Uint16(req[3:])); req[0] > 2 && int(a.pdu[1]) != 2*n {
-				t.Fatalf("request % x for %d words: answer % x", req, n, a.pdu)
-			}
-		}
-	})
 }

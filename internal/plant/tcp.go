@@ -23,6 +23,7 @@ type tcpBus struct {
 	ln     net.Listener
 	conns  map[net.Conn]bool
 	isCut  bool
+	told   bool // that it does not come back
 	closed bool
 	wg     sync.WaitGroup
 }
@@ -90,10 +91,13 @@ func (b *tcpBus) cut(cut bool) {
 	}
 	ln, err := net.Listen("tcp", b.addr)
 	if err != nil {
-		b.p.log.Error("bus does not come back", "bus", b.name, "error", err)
+		if !b.told {
+			b.p.log.Error("bus does not come back yet", "bus", b.name, "error", err)
+		}
+		b.told = true
 		return
 	}
-	b.isCut = false
+	b.isCut, b.told = false, false
 	b.listen(ln)
 }
 
