@@ -30,8 +30,8 @@ const drain = 600 * time.Millisecond
 // sites are the folders of firmware-config/sites in the order of the console's cards.
 var sites = []site{
 	{"heating-plant", hub.OverviewConfig{Points: []string{"heat-meter-1/flow_temp", "heat-meter-1/return_temp", "heat-meter-1/flow", "heat-meter-1/power", "makeup-tank/level"}}},
-	{"sewage-works", hub.OverviewConfig{}},
-	{"computing-centre", hub.OverviewConfig{}},
+	{"sewage-works", hub.OverviewConfig{Points: []string{"wet-well/level", "inlet-pump-1/flow", "inlet-pump-2/flow", "do-probe-1/do", "turbidity-probe-1/turbidity"}}},
+	{"computing-centre", hub.OverviewConfig{Points: []string{"row-a/p_total", "row-b/p_total", "cold-aisle-a/temperature", "loop-meter/flow_temp", "ups-1/load", "ups-1/charge"}}},
 }
 
 type site struct {

@@ -371,7 +371,7 @@ func (h *Hub) serve(ctx context.Context) error {
 
 // alarmLink is the alarm's address in the console.
 func (h *Hub) alarmLink(a alarm.Alarm) string {
-	return "http://" + h.listener.Addr().String() + "/#/alarms"
+	return "http://" + h.listener.Addr().String() + "/alarms"
 }
 
 // storeAdapter lets ingest write to the history.
