@@ -76,6 +76,7 @@ func TestCatalogues(t *testing.T) {
 		}
 	}
 	used := regexp.MustCompile(`\bt\("([^"]+)"`)
+	sources := ""
 	err := filepath.WalkDir("src", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || filepath.Ext(p) != ".ts" {
 			return err
@@ -84,6 +85,7 @@ func TestCatalogues(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		sources += string(data)
 		for _, m := range used.FindAllStringSubmatch(string(data), -1) {
 			if _, ok := zh[m[1]]; !ok {
 				t.Errorf("%s uses %q, which no catalogue has", p, m[1])
@@ -98,6 +100,13 @@ func TestCatalogues(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// Keys made of data ("quality.52") are named by their prefix alone.
+	made := regexp.MustCompile(`^(conn|priority|state|clock|limit|quality|health|event|kind)\.`)
+	for k := range zh {
+		if !made.MatchString(k) && !strings.Contains(sources, `"`+k+`"`) {
+			t.Errorf("nothing uses %s", k)
+		}
 	}
 }
 

@@ -156,7 +156,7 @@ func TestViews(t *testing.T) {
 		{"point", "/point/sewage-west/sump-level/level", `!!document.querySelector(".plot canvas")`},
 		{"alarms", "/alarms", `document.querySelectorAll("li.alarm").length === 4`},
 		{"gateways", "/gateways", `document.querySelectorAll(".list tbody tr").length === 3`},
-		{"journal", "/journal", `document.querySelectorAll(".list tbody tr").length === 4`},
+		{"journal", "/journal", `document.querySelectorAll(".list tbody tr").length === 8 && document.querySelectorAll(".event .priority").length === 8`},
 		{"ledger", "/ledger", `document.querySelectorAll(".list tbody tr").length === 1`},
 		{"health", "/health", `document.querySelectorAll(".list tbody tr").length === 2`},
 	}

@@ -149,7 +149,7 @@ func newBench(t testing.TB, edit func(*Options)) *bench {
 		Journal: func(context.Context, JournalQuery) ([]JournalEntry, error) {
 			var out []JournalEntry
 			for _, a := range b.alarms.Alarms() {
-				out = append(out, JournalEntry{Time: a.Start, At: a.Start.Add(time.Second), Kind: "raised", Alarm: a})
+				out = append(out, JournalEntry{Time: a.Start, At: a.Start.Add(time.Second), Kind: "raised", Alarm: a}, pageEntry(a))
 			}
 			return out, nil
 		},
@@ -320,4 +320,10 @@ func restart(t *testing.T, addr string, handler http.Handler) (stop func()) {
 	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler, BaseContext: func(net.Listener) context.Context { return ctx }}}
 	s.Start()
 	return func() { cancel(); s.CloseClientConnections(); s.Close() }
+}
+
+// Pages in the journal name their alarm by id alone, as the hub's assembly
+// hands them over.
+func pageEntry(a alarm.Alarm) JournalEntry {
+	return JournalEntry{Time: a.Start.Add(2 * time.Second), Kind: "page delivered", Alarm: alarm.Alarm{ID: a.ID}, Detail: "duty by phone, attempt 1"}
 }

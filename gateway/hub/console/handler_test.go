@@ -228,7 +228,7 @@ func TestListsAndHealth(t *testing.T) {
 	if len(gws) != 3 || gws[0]["name"] != "compute-north/row-a" || gws[1]["online"] != true || gws[0]["late"] != 0.12 {
 		t.Errorf("%v", gws)
 	}
-	if j := decode[[]JournalEntry](t, b.get(t, "/api/v1/journal?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z")); len(j) != 4 {
+	if j := decode[[]JournalEntry](t, b.get(t, "/api/v1/journal?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z")); len(j) != 8 {
 		t.Errorf("%d entries", len(j))
 	}
 	if l := decode[[]LedgerRow](t, b.get(t, "/api/v1/ledger?site=heating-east")); len(l) != 1 || l[0].Missing != 6 {

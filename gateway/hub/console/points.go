@@ -56,6 +56,7 @@ type point struct {
 	Bits        map[string]label `json:"bits,omitempty"`
 	Counter     bool             `json:"counter,omitempty"`
 	Period      float64          `json:"period"` // seconds; 0 when not announced
+	Order       int              `json:"order"`  // among the device's points, as its profile has them
 }
 
 // aged is a point with what depends on the moment of asking.
@@ -91,7 +92,7 @@ func pointState(e *live.Entry) state {
 func (s *server) fullPoint(e *live.Entry) point {
 	p := point{
 		state: pointState(e), Site: e.Site, Device: e.Device, Point: e.Point, Kind: e.Kind, Bus: e.Bus, Profile: e.Profile,
-		Unit: e.Unit, Label: e.Label, DeviceLabel: e.DeviceLabel, Counter: e.Counter, Period: e.Period.Seconds(),
+		Unit: e.Unit, Label: e.Label, DeviceLabel: e.DeviceLabel, Counter: e.Counter, Order: e.Order, Period: e.Period.Seconds(),
 		Enum: texts(e.Enum), Bits: texts(e.Bits),
 	}
 	if e.Class != 0 {

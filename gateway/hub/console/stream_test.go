@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -256,4 +257,55 @@ func (w *stuckWriter) text() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.b.String()
+}
+
+// BenchmarkStreams is 200 browsers on 2,000 points with 200 changes a second;
+// one operation is one second of that.
+func BenchmarkStreams(b *testing.B) {
+	bn := newBench(b, nil)
+	var devs []telemetry.DeviceInfo
+	var points []telemetry.Point
+	for i := range 20 {
+		points = append(points, float(fmt.Sprintf("p%02d", i), "W", "功率", "Power"))
+	}
+	for i := range 100 {
+		devs = append(devs, telemetry.DeviceInfo{Name: fmt.Sprintf("d%d", i), Kind: "pump", Groups: []telemetry.Group{{Every: time.Second, Points: points}}})
+	}
+	bn.feed.Describe("big", "g", devs)
+	var events atomic.Int64
+	var wg sync.WaitGroup
+	for range 200 {
+		r := bn.stream(b, "/api/v1/live?match=big/*/*")
+		wg.Go(func() {
+			for r.scan.Scan() {
+				if strings.HasPrefix(r.scan.Text(), "event: ") {
+					events.Add(1)
+				}
+			}
+		})
+	}
+	seq := uint64(0)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	var before, after syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	b.ResetTimer()
+	for range b.N {
+		for range 10 { // one record of 20 points each
+			<-tick.C
+			seq++
+			rec := telemetry.Record{Site: "big", Gateway: "g", Epoch: 1, Seq: seq, Sample: telemetry.Sample{Device: devs[seq%100].Name, Kind: "pump", Time: time.Now()}}
+			for i := range points {
+				rec.Readings = append(rec.Readings, telemetry.Reading{Point: points[i].Name, Value: telemetry.FloatValue(float64(seq) + float64(i)/7)})
+			}
+			bn.feed.Apply(rec, time.Now())
+		}
+	}
+	b.StopTimer()
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	cpu := time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+	b.ReportMetric(cpu.Seconds()/float64(b.N), "cpu-s/s")
+	b.ReportMetric(float64(events.Load())/float64(b.N), "events/s")
+	bn.stop()
+	wg.Wait()
 }

@@ -14,6 +14,7 @@ type Info struct {
 	Kind                string // what the device is, e.g. heat_meter
 	Bus, Profile        string
 	Group               int
+	Order               int           // place among the device's points as announced, from 0
 	Period              time.Duration // 0 when the point was not announced
 	DeviceLabel, Label  telemetry.Label
 	Class               telemetry.Class // 0 when neither announced nor read

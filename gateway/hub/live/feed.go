@@ -119,8 +119,10 @@ func (f *Feed) Describe(site, gateway string, devices []telemetry.DeviceInfo) {
 			f.devices[key] = dev
 		}
 		dev.groups = map[int][]*state{}
+		order := 0
 		for _, g := range d.Groups {
 			for _, p := range g.Points {
+				order++
 				name := telemetry.FullName(site, d.Name, p.Name)
 				s := f.points[name]
 				if s == nil {
@@ -130,7 +132,7 @@ func (f *Feed) Describe(site, gateway string, devices []telemetry.DeviceInfo) {
 				}
 				s.Info = &Info{
 					Name: name, Site: site, Device: d.Name, Point: p.Name, Kind: d.Kind, Bus: d.Bus,
-					Profile: d.Profile, Group: g.Index, Period: g.Every, DeviceLabel: d.Label, Label: p.Label,
+					Profile: d.Profile, Group: g.Index, Order: order - 1, Period: g.Every, DeviceLabel: d.Label, Label: p.Label,
 					Class: p.Class, Unit: p.Unit, Min: p.Min, Max: p.Max, Enum: p.Enum, Bits: p.Bits,
 					Counter: p.Counter, Tags: d.Tags,
 				}

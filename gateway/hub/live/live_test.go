@@ -223,6 +223,12 @@ func TestDescribe(t *testing.T) {
 	if e, _ := f.Get("s/d/a"); e.Value.Float() != 1 || e.Unit != "degC" || e.Period != 10*time.Second {
 		t.Errorf("announcement lost the value or was not taken: %+v %+v", e, e.Info)
 	}
+	if a, _ := f.Get("s/d/a"); a.Order != 0 {
+		t.Errorf("order of a is %d, want 0", a.Order)
+	}
+	if b, _ := f.Get("s/d/b"); b.Order != 1 {
+		t.Errorf("order of b is %d, want 1", b.Order)
+	}
 	// What is not announced is not shown: backlog of an earlier configuration.
 	f.Apply(row(1, 2, 10, 0, val("old", 3)), at(10))
 	if _, ok := f.Get("s/d/old"); ok || f.Stats().Foreign != 1 {

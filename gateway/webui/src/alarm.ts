@@ -92,9 +92,14 @@ export function notice(s: string): void {
   hide = setTimeout(() => el.remove(), 10_000);
 }
 
+/** place is where, on one line, nothing said twice. */
+export function place(name: string): string {
+  const w = where(name);
+  return [...new Set([w.site, w.device, w.point])].join(" · ");
+}
+
 /** row is one alarm: mark, time, what and where, and the button. */
 export function row(a: Alarm, short: boolean): HTMLElement {
-  const w = where(a.point);
   const open = isOpen(a);
   const kind = a.state === "unacknowledged" ? "full" : "outline";
   const m = mark(a.priority, kind);
@@ -104,7 +109,7 @@ export function row(a: Alarm, short: boolean): HTMLElement {
     m,
     h("a.alarm-main", { href: href({ name: a.point }) },
       h("span.alarm-text", null, say(a.message, a.rule)),
-      h("span.alarm-where", null, `${w.site} · ${w.device} · ${w.point}`)),
+      h("span.alarm-where", null, place(a.point))),
     h("span.alarm-value", null, valueThen(a)),
     h("span.alarm-time", null, h("span", null, when(a.start)), h("span.muted", null, ended)),
     h("span.alarm-state", { title: a.acked_by ? t("alarm.by", { who: a.acked_by, time: when(a.acked_at) }) : null }, maybe("state.", a.state)));

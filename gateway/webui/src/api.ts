@@ -34,6 +34,7 @@ export interface Point extends State {
   enum?: Record<string, Label>;
   bits?: Record<string, Label>;
   counter?: boolean;
+  order: number;
   period: number;
 }
 

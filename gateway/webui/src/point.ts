@@ -6,6 +6,7 @@ import { h, replace, text } from "./dom";
 import { age, doubt, plain, pointAge, quality, shown, stale } from "./format";
 import { t } from "./lang";
 import { store } from "./store";
+import { bounds } from "./units";
 
 export interface Widget { el: HTMLElement; update(): void }
 
@@ -49,6 +50,7 @@ export function value(name: string, tag = "span.value"): Widget {
       let why = "";
       if (d === "bad" || d === "never" || d === "uncertain") why = quality(p);
       const since = d === "bad" && p.last ? (store.now() - Date.parse(p.last.time)) / 1000 : pointAge(p);
+      if (old && d === "good") why = t("quality.stale");
       if ((old || (d === "bad" && p.last)) && since !== null) why = (why ? why + " · " : "") + t("age.ago", { age: age(since) });
       text(note, why);
       if (seen && seen !== s.text && !old) {
@@ -104,25 +106,34 @@ export function bar(name: string): Widget {
   };
 }
 
-/** extent of the bar: the maker's range; limits alone give one half again as wide. */
+/** extent of the bar: the maker's range, the unit's own bounds, or what the limits span with room on both sides. */
 export function extent(p: Point): [number | null, number | null] {
   if (p.class === "string" || p.enum || p.bits || p.counter) return [null, null];
-  let lo = p.range?.min ?? null, hi = p.range?.max ?? null;
-  const limits = (p.limits ?? []).map((l) => l.value);
-  if (hi === null && limits.length) hi = Math.max(...limits, lo ?? 0) * 1.25;
-  if (lo === null && hi !== null) lo = Math.min(0, ...limits);
+  const own = bounds[p.unit];
+  let lo = p.range?.min ?? own?.[0] ?? null, hi = p.range?.max ?? own?.[1] ?? null;
+  const lows = (p.limits ?? []).filter((l) => l.kind.startsWith("low")).map((l) => l.value);
+  const highs = (p.limits ?? []).filter((l) => l.kind.startsWith("high")).map((l) => l.value);
+  if (hi === null && highs.length) hi = Math.max(...highs) * 1.25;
+  if (hi === null && lows.length) hi = Math.max(...lows) * 2;
+  if (p.range?.max === undefined && !own && hi !== null && hi > 0 && typeof p.value === "number") {
+    while (hi < p.value * 1.1) hi *= 2; // limits alone say little of how far a value goes
+  }
+  if (lo === null && hi !== null) lo = Math.min(0, ...lows.map((l) => l * 1.25));
   return lo !== null && hi !== null && hi > lo ? [lo, hi] : [null, null];
 }
 
+/** ageOf is how old the shown value is: of a bad one, the last known. */
 export function ageOf(name: string): Widget {
   const el = h("span.age");
   return {
     el,
     update() {
       const p = store.points.get(name);
-      const a = p ? pointAge(p) : null;
+      if (!p) return;
+      const bad = doubt(p) === "bad";
+      const a = bad ? (p.last ? (store.now() - Date.parse(p.last.time)) / 1000 : null) : pointAge(p);
       text(el, a === null ? "—" : age(a));
-      el.classList.toggle("old", !!p && stale(p));
+      el.classList.toggle("old", bad || stale(p));
     },
   };
 }

@@ -144,7 +144,7 @@ export function trend(p: Point, scope: Scope): HTMLElement {
     const show = (v: number | null | undefined) => (v === null || v === undefined ? "—" : figures(v, sc.digits));
     return {
       width: box.clientWidth || 600,
-      height: Math.max(240, Math.min(420, innerHeight - 320)),
+      height: Math.max(240, Math.min(560, innerHeight - 300)),
       legend: { show: false },
       cursor: { drag: { x: false, y: false }, points: { size: 6 } },
       scales: { x: { time: true }, y: { range: (_u, min, max) => room(min, max) } },
@@ -197,7 +197,7 @@ export function trend(p: Point, scope: Scope): HTMLElement {
       c.moveTo(u.bbox.left, y);
       c.lineTo(u.bbox.left + u.bbox.width, y);
       c.stroke();
-      c.fillText(`${t(("limit." + l.kind) as Key)} ${figures(l.value * sc.factor, sc.digits)}`, u.bbox.left + u.bbox.width - 4, y - 4 * devicePixelRatio);
+      c.fillText(`${t(("limit." + l.kind) as Key)} ${figures(l.value * sc.factor, sc.digits)}`, u.bbox.left + u.bbox.width - 4, y - 6 * devicePixelRatio);
     }
     c.restore();
   };

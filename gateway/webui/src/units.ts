@@ -52,6 +52,9 @@ const rules: Record<string, Rule> = {
 
 const prefixes: [number, string][] = [[1e9, "G"], [1e6, "M"], [1e3, "k"]];
 
+/** bounds are the ends of a unit that has them by its nature. */
+export const bounds: Record<string, [number, number]> = { "%": [0, 100], pH: [0, 14], "%LEL": [0, 100] };
+
 export interface Scale { symbol: string; factor: number; digits?: number }
 
 /** scale says how to show values of a unit around the magnitude given. */
@@ -71,12 +74,13 @@ export function scale(unit: string, magnitude: number, counter = false): Scale {
   for (const [size, p] of prefixes) {
     if (magnitude >= size) return { symbol: p + r.symbol, factor: 1 / size, digits: undefined };
   }
-  return { symbol: r.symbol, factor: 1, digits: r.digits };
+  return { symbol: r.symbol, factor: 1, digits: magnitude >= 10 ? 0 : 1 };
 }
 
 /** figures formats a shown number: fixed digits, or three significant ones; thin spaces between thousands. */
 export function figures(v: number, digits?: number): string {
   const a = Math.abs(v);
+  if (v === 0) return "0";
   const d = digits ?? (a >= 100 ? 0 : a >= 10 ? 1 : 2);
   let s = a.toFixed(d);
   const [whole, rest] = s.split(".");

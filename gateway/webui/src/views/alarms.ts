@@ -17,14 +17,15 @@ export function alarms(el: HTMLElement, scope: Scope): void {
     }
     const list = [...store.alarms].sort(urgent);
     if (!list.length) {
-      replace(body, empty(t("empty.alarms"), t("empty.alarms.hint")));
+      replace(body, store.alive ? empty(t("empty.alarms"), t("empty.alarms.hint")) : empty(t("dead.title")));
       return;
     }
     if (!ul.isConnected) replace(body, ul);
     fill(ul, list, false);
   };
   draw();
-  scope.own(store.on("alarms", draw));
+  // "shape": the points' labels came.
+  for (const what of ["alarms", "alive", "shape"] as const) scope.own(store.on(what, draw));
   scope.every(10_000, draw);
 
   const key = (e: KeyboardEvent) => {

@@ -1,6 +1,6 @@
 // The plain lists: gateways, journal, completeness, health.
-import { api, type Component, type Gateway, type JournalEntry, type LedgerRow } from "../api";
-import { mark, siteName, valueThen, where } from "../alarm";
+import { api, type Alarm, type Component, type Gateway, type JournalEntry, type LedgerRow } from "../api";
+import { mark, place, siteName, valueThen } from "../alarm";
 import { h, replace, type Child } from "../dom";
 import { age, when } from "../format";
 import { maybe, say, t, type Key } from "../lang";
@@ -34,6 +34,7 @@ function list<T>(title: Key, nothing: Key, read: () => Promise<T[]>, columns: Co
       }
     };
     void draw();
+    scope.own(store.on("shape", () => void draw())); // the points' labels came
     scope.every(every, () => void draw());
   };
 }
@@ -47,20 +48,37 @@ export const gateways = list<Gateway>("nav.gateways", "empty.gateways", api.gate
   { head: "col.state", cell: (g) => h("span.health", { "data-state": g.online ? "ok" : "fail" }, t(g.online ? "gateway.online" : "gateway.offline")) },
   { head: "col.since", cell: (g) => when(g.since) },
   { head: "col.received", right: true, cell: (g) => ago(g.received) },
-  { head: "col.late", right: true, cell: (g) => (g.received ? age(g.late) : "—") },
+  { head: "col.late", right: true, cell: (g) => (g.received ? (g.late < 10 ? Math.round(g.late * 1000) + " ms" : age(g.late)) : "—") },
   { head: "col.held", right: true, cell: (g) => n(g.held) },
   { head: "col.devices", right: true, cell: (g) => n(g.devices) },
   { head: "col.version", cell: (g) => g.version || "—" },
 ], 3000);
 
-export const journal = list<JournalEntry>("nav.journal", "empty.journal", api.journal, [
+/** A page names its alarm by id alone: rule|point|start. */
+async function readJournal(): Promise<JournalEntry[]> {
+  const entries = await api.journal();
+  const whole = new Map<string, Alarm>();
+  for (const e of entries) if (e.alarm.point) whole.set(e.alarm.id, e.alarm);
+  return entries.map((e) => {
+    const a = e.alarm.point ? undefined : whole.get(e.alarm.id);
+    // What the value was when people were told is not known: none is shown.
+    return a ? { ...e, alarm: { ...a, value: undefined, quality: 0 } } : e;
+  });
+}
+const pointOf = (e: JournalEntry) => e.alarm.point || e.alarm.id.split("|")[1] || "";
+
+export const journal = list<JournalEntry>("nav.journal", "empty.journal", readJournal, [
   { head: "col.time", cell: (e) => h("span.nowrap", { title: e.at ? t("journal.learned", { time: when(e.at) }) : null }, when(e.time)) },
   { head: "col.event", cell: (e) => h("span.nowrap", null, maybe("event.", e.kind)) },
-  { head: "col.alarm", cell: (e) => (e.alarm.id ? h("span.event", null, mark(e.alarm.priority, "outline"), h("a", { href: href({ name: e.alarm.point }) }, say(e.alarm.message, e.alarm.rule))) : null) },
-  { head: "col.point", cell: (e) => { const w = where(e.alarm.point); return e.alarm.id ? `${w.site} · ${w.device} · ${w.point}` : null; } },
+  { head: "col.alarm", cell: (e) => (pointOf(e) ? h("span.event", null, e.alarm.priority && mark(e.alarm.priority, "outline"), h("a", { href: href({ name: pointOf(e) }) }, say(e.alarm.message, e.alarm.rule || e.alarm.id.split("|")[0]!))) : null) },
+  { head: "col.point", cell: (e) => (pointOf(e) ? place(pointOf(e)) : null) },
   { head: "col.value", right: true, cell: (e) => valueThen(e.alarm) },
   { head: "col.detail", cell: (e) => [e.by, e.detail].filter(Boolean).join(" · ") },
 ]);
+
+const total = (r: LedgerRow) => (r.last > 0 ? r.last - r.first + 1 : 0);
+/** pending came and is not stored yet, nor missing. */
+const pending = (r: LedgerRow) => Math.max(0, total(r) - r.stored - r.quarantined - r.lost - r.missing);
 
 export const ledger = list<LedgerRow>("nav.ledger", "empty.ledger", api.ledger, [
   { head: "col.site", cell: (r) => siteName(r.site) },
@@ -68,13 +86,14 @@ export const ledger = list<LedgerRow>("nav.ledger", "empty.ledger", api.ledger, 
   { head: "col.epoch", right: true, cell: (r) => String(r.epoch) },
   { head: "col.sequence", right: true, cell: (r) => `${n(r.first)} – ${n(r.last)}` },
   { head: "col.stored", right: true, cell: (r) => n(r.stored) },
+  { head: "col.pending", right: true, cell: (r) => n(pending(r)) },
   { head: "col.quarantined", right: true, cell: (r) => n(r.quarantined) },
   { head: "col.lost", right: true, cell: (r) => n(r.lost) },
   { head: "col.missing", right: true, cell: (r) => h("span", { class: r.missing ? "lacking" : null }, n(r.missing)) },
-  // Rounded down: 100 % is said only when nothing at all is missing.
+  // Rounded down: 100 % is said only when nothing at all is missing or lost.
   { head: "col.complete", right: true, cell: (r) => {
-    const all = r.last - r.first + 1;
-    return all > 0 ? (Math.floor(((r.stored + r.quarantined) / all) * 1000) / 10).toFixed(1) + " %" : "—";
+    const all = total(r);
+    return all > 0 ? (Math.floor(((all - r.missing - r.lost) / all) * 1000) / 10).toFixed(1) + " %" : "—";
   } },
 ]);
 

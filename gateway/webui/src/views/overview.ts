@@ -10,7 +10,7 @@ import { store } from "../store";
 /** What an operator wants first of a device, by kind; the first that the device has. */
 const first: Record<string, RegExp[]> = {
   heat_meter: [/^(flow|supply)_temp|^t1/, /^return_temp|^t2/, /^(heat_)?power/, /^flow/],
-  pump: [/^head|pressure/, /^flow/, /^speed/],
+  pump: [/^flow/, /^head|pressure/, /^speed/],
   power_meter: [/^(p|power|active_power)(_total)?$/],
   level: [/level|depth/],
   water_analyser: [/oxygen|^do\b/, /^ph/, /turbidity|conductivity/],
@@ -18,7 +18,7 @@ const first: Record<string, RegExp[]> = {
   temp_humidity: [/temp/, /humid/],
 };
 
-/** keys are the site's points for its card: those configured, or by kind, taking turns among the devices. */
+/** keys are the site's points for its card: those configured; or those that have limits, and then by kind, taking turns among the devices. */
 export function keys(site: string, configured: string[], most: number): Point[] {
   const named = configured.map((k) => store.points.get(k)).filter((p): p is Point => !!p);
   if (named.length) return named.slice(0, most);
@@ -31,9 +31,9 @@ export function keys(site: string, configured: string[], most: number): Point[] 
     const rules = first[points[0]!.kind]!;
     return rules.map((r) => points.find((p) => r.test(p.point))).filter((p): p is Point => !!p);
   });
-  const out: Point[] = [];
+  const out = [...store.points.values()].filter((p) => p.site === site && p.limits?.length).sort((a, b) => (a.name < b.name ? -1 : 1)).slice(0, most);
   for (let round = 0; out.length < most && queues.some((q) => q.length > round); round++) {
-    for (const q of queues) if (q[round] && out.length < most) out.push(q[round]!);
+    for (const q of queues) if (q[round] && !out.includes(q[round]!) && out.length < most) out.push(q[round]!);
   }
   return out.sort((a, b) => (a.device < b.device ? -1 : a.device > b.device ? 1 : 0));
 }
@@ -90,13 +90,13 @@ function card(s: Site, scope: Scope, counters: Map<string, (s: Site) => void>): 
     text(boards, now.gateways ? `${now.gateways.online}/${now.gateways.total}` : "—");
     boardsBox.classList.toggle("lacking", !!now.gateways && now.gateways.online < now.gateways.total);
   });
-  const list = keys(s.name, s.key, 8);
+  const list = keys(s.name, s.key, s.key.length ? 8 : 6);
   const several = new Set(list.map((p) => p.device)).size > 1;
   return h("section.card", { "data-site": s.name },
     h("h2", null, h("a", { href: "/site/" + s.name }, say(s.label, s.name)), h("span.muted", null, s.name), tally),
     list.length
       ? h("div.keys", null, list.map((p) => h("a.key", { href: href(p) },
-          h("span.key-name", null, say(p.label, p.point), several && h("small", null, say(p.device_label, p.device))),
+          h("span.key-name", null, say(p.label, p.point), several && say(p.device_label, p.device) !== say(p.label, p.point) && h("small", null, say(p.device_label, p.device))),
           scope.show(p.name, value(p.name)),
           scope.show(p.name, bar(p.name)))))
       : empty(t("empty.points")),
@@ -118,7 +118,7 @@ export function sideAlarms(side: HTMLElement, scope: Scope, pick: () => typeof s
       return;
     }
     if (!list.length) {
-      replace(body, empty(t("empty.alarms"), t("empty.alarms.hint")));
+      replace(body, store.alive ? empty(t("empty.alarms"), t("empty.alarms.hint")) : empty(t("dead.title")));
       return;
     }
     if (!ul.isConnected) replace(body, ul);
@@ -126,5 +126,6 @@ export function sideAlarms(side: HTMLElement, scope: Scope, pick: () => typeof s
   };
   draw();
   scope.own(store.on("alarms", draw));
+  scope.own(store.on("alive", draw));
   scope.every(10_000, draw);
 }

@@ -3,7 +3,7 @@ import { siteName } from "../alarm";
 import { h, replace, text } from "../dom";
 import { doubt, quality } from "../format";
 import { maybe, say, t } from "../lang";
-import { ageOf, bar, href, qualityOf, value } from "../point";
+import { ageOf, bar, extent, href, qualityOf, value } from "../point";
 import type { Scope } from "../scope";
 import { empty, loading } from "../state";
 import { store } from "../store";
@@ -40,6 +40,7 @@ function byKind([a, p]: [string, Point[]], [b, q]: [string, Point[]]): number {
 }
 
 function device(name: string, points: Point[], scope: Scope): HTMLElement {
+  points.sort((a, b) => a.order - b.order);
   const p = points[0]!;
   const word = h("span.device-state");
   const silent = {
@@ -54,7 +55,7 @@ function device(name: string, points: Point[], scope: Scope): HTMLElement {
   scope.show(p.name, silent);
   return h("section.device", { "data-device": name },
     h("h3", null, say(p.device_label, name), h("span.muted", null, `${name} · ${maybe("kind.", p.kind)}${p.bus ? " · " + p.bus : ""}`), word),
-    h("table", null,
+    h("table" + (points.some((x) => extent(x)[0] !== null) ? "" : ".no-bars"), null,
       h("thead", null, h("tr", null, h("th", null, t("col.point")), h("th.r", null, t("col.value")), h("th.c-bar", null, t("col.range")), h("th.r.c-age", null, t("col.age")), h("th.c-quality", null, t("col.quality")))),
       h("tbody", null, points.map((x) => h("tr", { "data-point": x.point },
         h("td", null, h("a", { href: href(x), title: x.point }, say(x.label, x.point))),
