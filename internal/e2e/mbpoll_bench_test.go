@@ -51,14 +51,14 @@ var instruments = []struct{ name, profile, plant string }{
 // console read the same registers and would agree on wrong ones.
 var truth = map[string]any{
 	"heat-a/flow_temp": 81.37, "heat-a/t4": nil, "heat-b/t3": -0.1,
-	"heat-b/power": 98765430.0, // 98.76543 MW is all a float32 holds
+	"heat-b/power":       98765434.0, // the float32 next to 98.765432 MW is 98.765434
 	"pump/device_status": 41728.0, "pump/power": 100000.0, "pump/liquid_temp": -3.21, "pump/heat_dt": -5.25,
 	"pump/energy": 987654000.0, "pump/volume": 1234567.89, "pump/differential_pressure": nil, "pump/heat_energy": nil,
 	"power/q_total": -3210.5, "power/energy_import": 9876543210123.0, "power/reactive_export": -42.0,
 	"level-cm/level": 3.217, "level-mm/level": -0.125, "pressure/pressure": 0.0123,
 	"redox/orp": -210.5, "redox/warning": 4.0,
 	"ups/device_status": 2105348.0, "ups/battery_temp": -4.25, "ups/input_voltage": nil, "ups/battery_date": "2023-01-30",
-	"ups/output_power": 5705.859375, // 63.4 % is 16230/256 %, of 9000 W
+	"ups/output_power":  5705.859375, // 63.4 % is 16230/256 %, of 9000 W
 	"air-a/temperature": -12.3, "air-b/humidity": 100.0,
 }
 
