@@ -14,10 +14,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -57,6 +54,11 @@ type Doc struct {
 	errs    Errors
 	nodes   int
 	anchors map[string]ast.Node
+	paths   map[ast.Node]Path // of mappings
+
+	broken bool                    // not decoded: what the owner finds missing may well be there
+	failed map[token.Position]bool // values that could not be decoded
+	meant  map[string]bool         // paths of keys that a misspelt one was taken for
 }
 
 // Parse reads data, called file in errors, into v, a pointer to a struct. The
@@ -64,91 +66,41 @@ type Doc struct {
 // show all at once; err is its Err. What could not be decoded is left at its
 // zero value. An empty document leaves v as it is.
 func Parse(file string, data []byte, v any) (*Doc, error) {
-	d := &Doc{file: file, pos: map[string]token.Position{}, anchors: map[string]ast.Node{}}
+	d := &Doc{
+		file: file, pos: map[string]token.Position{}, anchors: map[string]ast.Node{}, paths: map[ast.Node]Path{},
+		failed: map[token.Position]bool{}, meant: map[string]bool{},
+	}
 	body := d.parse(data)
 	if body != nil {
 		d.index(body, nil, 0)
-		if len(d.errs) == 0 { // aliases and limits are sound
+		if !d.broken {
 			d.decodeInto(v, body)
 		}
 	}
 	return d, d.Err()
 }
 
-// Read returns the bytes of a configuration file. Its error is an *Error that
-// says in one sentence why the file cannot be had.
-func Read(file string) ([]byte, error) {
-	fail := func(format string, args ...any) ([]byte, error) {
-		return nil, &Error{File: file, Msg: fmt.Sprintf(format, args...)}
-	}
-	info, err := os.Stat(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fail("there is no such file; check the path")
-	case errors.Is(err, fs.ErrPermission):
-		return fail("this user may not reach the file; check the rights of its folders")
-	case err != nil:
-		return fail("cannot be read: %v", bare(err))
-	case info.IsDir():
-		return fail("this is a folder; name the file in it")
-	case !info.Mode().IsRegular():
-		return fail("this is a device or a pipe, not a file")
-	case info.Size() > maxBytes:
-		return fail("the file has %d bytes, more than the %d a configuration may have", info.Size(), maxBytes)
-	}
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrPermission) {
-		return fail("this user may not read the file; check its owner and rights")
-	}
-	if err != nil {
-		return fail("cannot be read: %v", bare(err))
-	}
-	return data, nil
-}
-
-// bare is the reason in err without the path, which is told already.
-func bare(err error) error {
-	var pe *fs.PathError
-	if errors.As(err, &pe) {
-		return pe.Err
-	}
-	return err
-}
-
-// notText finds the first byte that is no UTF-8 text.
-func notText(data []byte) (at *token.Position, found bool) {
-	at = &token.Position{Line: 1, Column: 1}
-	for len(data) > 0 {
-		r, n := utf8.DecodeRune(data)
-		if r == utf8.RuneError && n == 1 || r < ' ' && r != '\n' && r != '\r' && r != '\t' {
-			return at, true
-		}
-		at.Column++
-		if r == '\n' {
-			at.Line, at.Column = at.Line+1, 1
-		}
-		data = data[n:]
-	}
-	return nil, false
-}
-
 func (d *Doc) parse(data []byte) ast.Node {
 	if len(data) > maxBytes {
-		d.add(nil, fmt.Sprintf("file has %d bytes, more than the %d a configuration may have", len(data), maxBytes))
+		d.fatal(nil, fmt.Sprintf("file has %d bytes, more than the %d a configuration may have", len(data), maxBytes))
 		return nil
 	}
 	data = bytes.TrimPrefix(data, []byte("\uFEFF")) // some editors begin a file with it
 	if at, found := notText(data); found {
-		d.add(at, "this is not plain text in UTF-8; save the file as UTF-8, without other bytes")
+		d.fatal(at, "this is not plain text in UTF-8; save the file as UTF-8, without other bytes")
+		return nil
+	}
+	if tooNested(data) {
+		d.fatal(nil, "brackets are nested far deeper than any configuration needs")
 		return nil
 	}
 	f, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		var se *yaml.SyntaxError
 		if errors.As(err, &se) && se.Token != nil {
-			d.add(se.Token.Position, "not valid YAML: "+se.Message)
+			d.fatal(se.Token.Position, plain(se.Message))
 		} else {
-			d.add(nil, "not valid YAML: "+firstLine(err.Error()))
+			d.fatal(nil, plain(err.Error()))
 		}
 		return nil
 	}
@@ -161,7 +113,7 @@ func (d *Doc) parse(data []byte) ast.Node {
 			continue
 		}
 		if body != nil {
-			d.add(start(doc.Body), "a second document begins here; keep one document a file")
+			d.fatal(start(doc.Body), "a second document begins here; keep one document a file")
 			return nil
 		}
 		body = doc.Body
@@ -182,9 +134,14 @@ func (d *Doc) Err() error {
 func (d *Doc) File() string { return d.file }
 
 // Errorf collects an error at the node named by p, or at its nearest parent
-// that is in the file.
+// that is in the file. It is left out where it would only follow from a
+// mistake that is told already: the document is not valid YAML, the value
+// there has the wrong type, or the key is there but misspelt.
 func (d *Doc) Errorf(p Path, format string, args ...any) {
 	at := d.at(p)
+	if d.broken || d.meant[p.key()] && !d.Has(p) || at != nil && d.failed[spot(*at)] {
+		return
+	}
 	d.add(at, fmt.Sprintf(format, args...))
 }
 
@@ -215,6 +172,26 @@ func (d *Doc) at(p Path) *token.Position {
 	return nil
 }
 
+// spot is a position as a key: where, and nothing else.
+func spot(at token.Position) token.Position {
+	return token.Position{Line: at.Line, Column: at.Column}
+}
+
+// fatal collects an error after which nothing is decoded.
+func (d *Doc) fatal(at *token.Position, msg string) {
+	d.broken = true
+	d.add(at, msg)
+}
+
+// fail collects an error about the value at n.
+func (d *Doc) fail(n ast.Node, msg string) {
+	at := start(n)
+	if at != nil {
+		d.failed[spot(*at)] = true
+	}
+	d.add(at, msg)
+}
+
 func (d *Doc) add(at *token.Position, msg string) {
 	e := &Error{File: d.file, Msg: msg}
 	if at != nil {
@@ -228,7 +205,7 @@ func (d *Doc) add(at *token.Position, msg string) {
 func (d *Doc) index(n ast.Node, p Path, depth int) {
 	if d.nodes++; d.nodes > maxNodes || depth > maxDepth {
 		if d.nodes <= maxNodes+1 {
-			d.add(start(n), "the document is too large or too deep here")
+			d.fatal(start(n), "the document is too large or too deep here")
 		}
 		d.nodes = maxNodes + 1
 		return
@@ -242,7 +219,7 @@ func (d *Doc) index(n ast.Node, p Path, depth int) {
 		name := a.Value.GetToken().Value
 		target, ok := d.anchors[name]
 		if !ok {
-			d.add(start(n), fmt.Sprintf("alias *%s has no anchor &%s before it", name, name))
+			d.fatal(start(n), fmt.Sprintf("alias *%s has no anchor &%s before it", name, name))
 			return
 		}
 		d.index(target, p, depth+1)
@@ -252,9 +229,10 @@ func (d *Doc) index(n ast.Node, p Path, depth int) {
 	if pos := start(n); pos != nil {
 		d.pos[p.key()] = *pos
 	}
+	d.paths[n] = p
 	switch n := n.(type) {
 	case *ast.TagNode:
-		d.add(start(n), "tags such as "+n.Start.Value+" are not used here; write the plain value")
+		d.fatal(start(n), "tags such as "+n.Start.Value+" are not used here; write the plain value")
 	case *ast.MappingNode:
 		seen := map[string]bool{}
 		for _, kv := range n.Values {
@@ -272,7 +250,7 @@ func (d *Doc) index(n ast.Node, p Path, depth int) {
 func (d *Doc) indexPair(kv *ast.MappingValueNode, p Path, depth int, seen map[string]bool) {
 	key := keyText(kv.Key)
 	if _, ok := kv.Key.(*ast.MergeKeyNode); ok {
-		d.add(start(kv.Key), "merge keys (<<) are not used here; write the keys out")
+		d.fatal(start(kv.Key), "merge keys (<<) are not used here; write the keys out")
 		return
 	}
 	if seen[key] {
@@ -308,9 +286,4 @@ func keyText(k ast.Node) string {
 		return t.Value
 	}
 	return k.String()
-}
-
-func firstLine(s string) string {
-	s, _, _ = strings.Cut(s, "\n")
-	return s
 }

@@ -65,9 +65,9 @@ func (d *Doc) decode(n ast.Node, v reflect.Value) {
 	text, isScalar := scalarText(n)
 	if u, ok := v.Addr().Interface().(ScalarUnmarshaler); ok && (isScalar || v.Kind() != reflect.Struct) {
 		if !isScalar {
-			d.add(start(at), "want a single value here, not "+shape(n))
+			d.fail(at, "want a single value here, not "+shape(n))
 		} else if err := u.UnmarshalScalar(text); err != nil {
-			d.add(start(at), err.Error())
+			d.fail(at, err.Error())
 		}
 		return
 	}
@@ -79,7 +79,7 @@ func (d *Doc) decode(n ast.Node, v reflect.Value) {
 	case reflect.Slice:
 		seq, ok := n.(*ast.SequenceNode)
 		if !ok {
-			d.add(start(at), "want a list here ([a, b] or lines that begin with -), not "+shape(n))
+			d.fail(at, "want a list here ([a, b] or lines that begin with -), not "+shape(n))
 			return
 		}
 		out := reflect.MakeSlice(v.Type(), len(seq.Values), len(seq.Values))
@@ -89,11 +89,11 @@ func (d *Doc) decode(n ast.Node, v reflect.Value) {
 		v.Set(out)
 	default:
 		if !isScalar {
-			d.add(start(at), fmt.Sprintf("want %s here, not %s", want(v.Type()), shape(n)))
+			d.fail(at, fmt.Sprintf("want %s here, not %s", want(v.Type()), shape(n)))
 			return
 		}
 		if err := setScalar(v, n, text); err != nil {
-			d.add(start(at), err.Error())
+			d.fail(at, err.Error())
 		}
 	}
 }
@@ -111,7 +111,7 @@ func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
 func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
 	kvs, ok := pairs(n)
 	if !ok {
-		d.add(start(n), "want keys and values here (key: value), not "+shape(n))
+		d.fail(n, "want keys and values here (key: value), not "+shape(n))
 		return
 	}
 	fields, names := fieldsOf(v.Type())
@@ -122,6 +122,7 @@ func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
 			msg := fmt.Sprintf("unknown key %q", key)
 			if near := Nearest(key, names); near != "" {
 				msg += fmt.Sprintf("; did you mean %q?", near)
+				d.meant[d.paths[n].With(near).key()] = true
 			} else {
 				msg += "; known here: " + strings.Join(names, ", ")
 			}
@@ -135,7 +136,7 @@ func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
 func (d *Doc) decodeMap(n ast.Node, v reflect.Value) {
 	kvs, ok := pairs(n)
 	if !ok {
-		d.add(start(n), "want keys and values here (key: value), not "+shape(n))
+		d.fail(n, "want keys and values here (key: value), not "+shape(n))
 		return
 	}
 	out := reflect.MakeMapWithSize(v.Type(), len(kvs))

@@ -3,7 +3,9 @@ package conffile
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 )
 
 func TestRead(t *testing.T) {
@@ -24,6 +26,53 @@ func TestRead(t *testing.T) {
 	} {
 		if _, err := Read(file); err == nil || err.Error() != file+": "+want {
 			t.Errorf("got %v, want %s: %s", err, file, want)
+		}
+	}
+}
+
+// One mistake is one sentence: nothing that only follows from it is told.
+func TestOneSentence(t *testing.T) {
+	for _, tt := range []struct{ data, want string }{
+		{"a: [[\n", "f:1:5: not valid YAML: the [ here is not closed by a ]"},
+		{"a: x\n\tb: y\n", "f:2:1: not valid YAML: a tab stands here; indent with spaces"},
+		{"nmae: x\n", `f:1:1: unknown key "nmae"; did you mean "name"?`},
+		{"name: x\nunit: one\n", `f:2:7: "one" is not a whole number`},
+		{"name: x\nunit: 1\nunit: 2\n", `f:3:1: key "unit" stands here a second time; keep one`},
+		{"just text\n", "f:1:1: want keys and values here (key: value), not a single value"},
+		{"name: x\nunit: 0\n", "f:2:7: unit is 0"},
+		{"unit: 1\n", "f:1:1: name is missing"},
+		{"nmae: x\nname: y z\n", "f:1:1: unknown key \"nmae\"; did you mean \"name\"?\nf:2:7: name has a space"},
+	} {
+		var v struct {
+			Name string
+			Unit *int
+		}
+		doc, _ := Parse("f", []byte(tt.data), &v)
+		if v.Name == "" {
+			doc.Errorf(Path{"name"}, "name is missing")
+		} else if strings.Contains(v.Name, " ") {
+			doc.Errorf(Path{"name"}, "name has a space")
+		}
+		if v.Unit != nil && *v.Unit == 0 {
+			doc.Errorf(Path{"unit"}, "unit is 0")
+		}
+		if err := doc.Err(); err == nil || err.Error() != tt.want {
+			t.Errorf("%q: got\n%v\nwant\n%s", tt.data, err, tt.want)
+		}
+	}
+}
+
+// Deep nesting is refused before the YAML library takes minutes over it.
+func TestDeep(t *testing.T) {
+	for _, data := range []string{
+		"a: " + strings.Repeat("[", 100_000), "a: " + strings.Repeat("{a: ", 100_000), strings.Repeat("- ", 100_000) + "x",
+	} {
+		begin := time.Now()
+		if _, err := Parse("f", []byte(data), &struct{}{}); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%.20q: got %v, want one sentence", data, err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("%.20q took %v", data, took)
 		}
 	}
 }
