@@ -263,7 +263,7 @@ func (d *Device) profileName() string {
 
 func period(doc *conffile.Doc, at conffile.Path, every time.Duration) {
 	if every != 0 && (every < minEvery || every > maxEvery) {
-		doc.Errorf(at, "a period of %v is outside %v to %v", every, minEvery, maxEvery)
+		doc.Errorf(at, "a period of %v is outside 100ms to 24h", every)
 	}
 }
 

@@ -393,7 +393,7 @@ devices: [{name: one, unit: 1, profile: xy-md02, points: [humidity, {name: humid
 		"too fast": {`
 name: lan
 tcp: {address: plc}
-devices: [{name: one, unit: 1, every: 50ms, profile: xy-md02}]`, `:4:39: a period of 50ms is outside 100ms to 24h0m0s`},
+devices: [{name: one, unit: 1, every: 50ms, profile: xy-md02}]`, `:4:39: a period of 50ms is outside 100ms to 24h`},
 		"tag": {`
 name: lan
 tcp: {address: plc}
