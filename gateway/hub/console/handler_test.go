@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"luquan/gateway/alarm"
+	"luquan/gateway/hub/live"
 	"luquan/gateway/telemetry"
 )
 
@@ -120,6 +121,14 @@ func TestPoints(t *testing.T) {
 	}
 	if p["quality"] != "no reply" || p["code"] != 52.0 || p["last"] == nil {
 		t.Errorf("quality %v, code %v, last %v", p["quality"], p["code"], p["last"])
+	}
+}
+
+// A point that was announced and not yet read is not good.
+func TestPointNeverRead(t *testing.T) {
+	p := pointState(&live.Entry{Info: &live.Info{}})
+	if p.Value != nil || p.Quality != "never read" || p.Last != nil {
+		t.Errorf("value %v, quality %q, last %v", p.Value, p.Quality, p.Last)
 	}
 }
 

@@ -66,6 +66,9 @@ type aged struct {
 	Stale bool     `json:"stale"`
 }
 
+// neverRead is the quality of a point that was announced and not yet read.
+const neverRead = "never read"
+
 func jsonValue(v telemetry.Value) any {
 	switch v.Class() {
 	case telemetry.Float:
@@ -82,6 +85,9 @@ func pointState(e *live.Entry) state {
 	s := state{
 		Name: e.Name, Value: jsonValue(e.Value), Quality: e.Quality.String(), Code: uint8(e.Quality),
 		Time: e.Time.UTC(), AsOf: e.AsOf().UTC(), Unconfirmed: e.Unconfirmed, Gateway: e.Gateway, Clock: uint8(e.Clock),
+	}
+	if s.Value == nil && e.Quality.HasValue() {
+		s.Quality = neverRead // the zero quality says good, and there is nothing to be good
 	}
 	if s.Value == nil && !e.LastValue.IsZero() {
 		s.Last = &reading{jsonValue(e.LastValue), e.LastTime.UTC()}
