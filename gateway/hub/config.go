@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -170,10 +171,13 @@ func checkBroker(doc *conffile.Doc, broker string) {
 }
 
 func checkLoopback(doc *conffile.Doc, at conffile.Path, addr, why string) {
-	host, _, err := net.SplitHostPort(addr)
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		doc.Errorf(at, "%q is not host:port, for example 127.0.0.1:8080", addr)
 		return
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		doc.Errorf(at, "%q is no port; it is a number from 1 to 65535, or 0 for any free one", port)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		doc.Errorf(at, "%s is not on loopback, and %s", addr, why)
@@ -196,7 +200,7 @@ func (c *InfluxConfig) token() (string, error) {
 	}
 	data, err := os.ReadFile(c.TokenFile)
 	if err != nil {
-		return "", fmt.Errorf("influx.token_file: %w", err)
+		return "", fmt.Errorf("influx.token_file: cannot read the token: %w; write it there, readable by this user only", err)
 	}
 	return strings.TrimSpace(string(data)), nil
 }

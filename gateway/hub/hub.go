@@ -107,6 +107,11 @@ func New(ctx context.Context, cfg Config, opt Options) (_ *Hub, err error) {
 	if err := os.MkdirAll(cfg.State.Dir, 0o750); err != nil {
 		return nil, fmt.Errorf("state.dir: %w", err)
 	}
+	lock, err := lockState(cfg.State.Dir)
+	if err != nil {
+		return nil, err
+	}
+	h.onClose("lock of state.dir", lock.Close)
 	id := cfg.Name + "/" + bootID()
 	if err := h.openBooks(id); err != nil {
 		return nil, err
@@ -157,9 +162,9 @@ func readRules(cfg Config) (*alarm.RuleSet, *page.Plan, error) {
 		files, err := filepath.Glob(glob)
 		switch {
 		case err != nil:
-			errs = append(errs, fmt.Errorf("rules: %q is not a pattern of files: %w", glob, err))
+			errs = append(errs, &conffile.Error{File: glob, Msg: "this is no pattern of files, and hub.yaml gives it under rules; write for example rules/*.yaml"})
 		case len(files) == 0:
-			errs = append(errs, fmt.Errorf("rules: no file fits %s; name the rule files, or take the line away", glob))
+			errs = append(errs, &conffile.Error{File: glob, Msg: "no file fits this pattern, which hub.yaml gives under rules; name the rule files, or take the line away"})
 		}
 		slices.Sort(files)
 		for _, f := range files {
