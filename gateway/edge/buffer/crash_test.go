@@ -325,7 +325,7 @@ func TestTornCommit(t *testing.T) {
 		e := q.Epoch()
 		acked := uint64(0)
 		for range r.IntN(8) {
-			acked = add(t, q, 1+r.IntN(20), 20+r.IntN(200))[0]
+			add(t, q, 1+r.IntN(20), 20+r.IntN(200))
 			commit(t, q)
 			q.mu.Lock()
 			acked = q.durable

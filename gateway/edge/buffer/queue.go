@@ -13,7 +13,7 @@ import (
 // Options say where a queue lives and how it behaves.
 type Options struct {
 	Dir         string        // required; made if missing; one process at a time
-	Max         int64         // quota of all files in bytes, at least 4 MiB; default 2 GiB
+	Max         int64         // quota of all segment files in bytes, at least 4 MiB, of which up to two segments of 1 MiB are in reserve; default 2 GiB
 	CommitEvery time.Duration // longest time a record is in RAM only, on a card that works; default 5 s
 	Label       string        // opaque, at most 128 bytes; kept with this epoch's records and told by Holds
 	// EncodeGap and EncodeEnd must not call the queue: it waits for them.
@@ -224,10 +224,6 @@ func (q *Queue) wake() {
 func (q *Queue) Read(epoch, from uint64, maxEntries, maxBytes int) ([]Entry, error) {
 	if maxBytes <= 0 {
 		maxBytes = defaultRead
-	}
-	type piece struct {
-		s *segment
-		r ref
 	}
 	var err error
 	q.mu.Lock()
