@@ -31,6 +31,7 @@ type device struct {
 
 	refresh atomic.Uint64 // raised by Refresh
 	told    telemetry.Quality
+	why     error // of the last transaction that failed, for the log
 }
 
 // group is what is read at one period.
@@ -145,6 +146,9 @@ func (d *device) read(ctx context.Context, r request) (res result, canceled bool
 	}
 	data, err := f(ctx, r.Address, r.Count)
 	res = result{Span: r.Span, data: data}
+	if err != nil {
+		d.why = err
+	}
 	var e *bus.Error
 	switch bus.KindOf(err) {
 	case 0:
@@ -279,7 +283,7 @@ func (d *device) tell(q telemetry.Quality) {
 	if q == telemetry.Good {
 		d.log.Info("device answers again", "was", d.told.String())
 	} else {
-		d.log.Warn("device cannot be read", "status", q.String())
+		d.log.Warn("device cannot be read", "status", q.String(), "error", d.why)
 	}
 	d.told = q
 }
