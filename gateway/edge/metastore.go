@@ -18,7 +18,7 @@ var cfgFile = regexp.MustCompile(`^([0-9a-f]{8})\.json$`)
 
 func openMetaStore(dir string) (metaStore, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return metaStore{}, fmt.Errorf("buffer.dir: make the folder of meta documents: %w", err)
+		return metaStore{}, fmt.Errorf("buffer.dir: %w; name a folder that this user may write to", err)
 	}
 	return metaStore{dir}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	firmwareconfig "luquan/firmware-config"
+	"luquan/internal/conffile"
 )
 
 // Sim is what plantsim does: one of the sites that are built in, until its
@@ -27,9 +28,9 @@ type Sim struct {
 // system's temporary directory, where the example gateway.yaml looks for them.
 func (s Sim) Run(ctx context.Context, out io.Writer) error {
 	if s.Script != "" {
-		data, err := os.ReadFile(s.Script)
+		data, err := conffile.Read(s.Script)
 		if err != nil {
-			return fmt.Errorf("read the fault script: %w", err)
+			return err
 		}
 		if s.Faults, err = ParseFaults(s.Script, data); err != nil {
 			return err
