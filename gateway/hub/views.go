@@ -93,9 +93,13 @@ func (h *Hub) journalEntries(ctx context.Context, q console.JournalQuery) ([]con
 		if e.Kind == journal.KindPage && e.Page != nil {
 			c.Kind = "page " + string(e.Page.Outcome)
 			c.Alarm.ID = e.Page.AlarmID
-			c.Detail = fmt.Sprintf("%s by %s, attempt %d", e.Page.Rota, e.Page.Channel, e.Page.Attempt)
+			c.Detail = telemetry.Label{
+				Zh: fmt.Sprintf("值班组 %s，经 %s，第 %d 次", e.Page.Rota, e.Page.Channel, e.Page.Attempt),
+				En: fmt.Sprintf("%s by %s, attempt %d", e.Page.Rota, e.Page.Channel, e.Page.Attempt),
+			}
 			if e.Page.Answer != "" {
-				c.Detail += ": " + e.Page.Answer
+				c.Detail.Zh += "：" + e.Page.Answer
+				c.Detail.En += ": " + e.Page.Answer
 			}
 		}
 		out = append(out, c)

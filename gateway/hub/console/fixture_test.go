@@ -325,5 +325,5 @@ func restart(t *testing.T, addr string, handler http.Handler) (stop func()) {
 // Pages in the journal name their alarm by id alone, as the hub's assembly
 // hands them over.
 func pageEntry(a alarm.Alarm) JournalEntry {
-	return JournalEntry{Time: a.Start.Add(2 * time.Second), Kind: "page delivered", Alarm: alarm.Alarm{ID: a.ID}, Detail: "duty by phone, attempt 1"}
+	return JournalEntry{Time: a.Start.Add(2 * time.Second), Kind: "page delivered", Alarm: alarm.Alarm{ID: a.ID}, Detail: telemetry.Label{Zh: "值班组 duty，经 phone，第 1 次", En: "duty by phone, attempt 1"}}
 }

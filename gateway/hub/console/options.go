@@ -131,7 +131,7 @@ type JournalEntry struct {
 	Kind   string      `json:"kind"`         // raised, cleared, acknowledged, paged, ...
 	Alarm  alarm.Alarm `json:"alarm"`        // as it stood then
 	By     string      `json:"by,omitempty"` // who
-	Detail string      `json:"detail,omitempty"`
+	Detail telemetry.Label `json:"detail,omitzero"`
 }
 
 // Component is one link of the chain from sensor to store.

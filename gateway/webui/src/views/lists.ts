@@ -73,7 +73,7 @@ export const journal = list<JournalEntry>("nav.journal", "empty.journal", readJo
   { head: "col.alarm", cell: (e) => (pointOf(e) ? h("span.event", null, e.alarm.priority && mark(e.alarm.priority, "outline"), h("a", { href: href({ name: pointOf(e) }) }, say(e.alarm.message, e.alarm.rule || e.alarm.id.split("|")[0]!))) : null) },
   { head: "col.point", cell: (e) => (pointOf(e) ? place(pointOf(e)) : null) },
   { head: "col.value", right: true, cell: (e) => valueThen(e.alarm) },
-  { head: "col.detail", cell: (e) => [e.by, e.detail].filter(Boolean).join(" · ") },
+  { head: "col.detail", cell: (e) => [e.by, say(e.detail, "")].filter(Boolean).join(" · ") },
 ]);
 
 const total = (r: LedgerRow) => (r.last > 0 ? r.last - r.first + 1 : 0);
