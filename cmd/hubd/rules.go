@@ -75,7 +75,7 @@ func reportTests(cmd *cobra.Command, results []alarm.TestResult) error {
 	}
 	switch {
 	case len(results) == 0:
-		return errors.New("the files hold no tests; write some under tests:")
+		return errors.New("the files hold no tests; write some under the key tests")
 	case failed > 0:
 		return fmt.Errorf("%d of %d tests failed", failed, len(results))
 	}
