@@ -120,6 +120,7 @@ func TestJudgePagesOnceTheJournalHasIt(t *testing.T) {
 		b.book.set(errors.New("disk full"))
 		b.poll(time.Now(), wire.Live, telemetry.Good, temp(60))
 		time.Sleep(90 * time.Second) // past a checkpoint
+		synctest.Wait()
 		if list := b.Alarms(); len(list) != 1 || list[0].State != alarm.Unacknowledged {
 			t.Fatalf("the alarm must stand on the screen although the journal is full: %+v", list)
 		}
@@ -131,6 +132,7 @@ func TestJudgePagesOnceTheJournalHasIt(t *testing.T) {
 		}
 		b.book.set(nil)
 		time.Sleep(journalRetry + time.Millisecond)
+		synctest.Wait()
 		if got := b.book.told(); len(got) != 1 || got[0] != alarm.Raised || b.book.pages != 1 || woken != 1 {
 			t.Errorf("journal %v, %d pages, woken %d; want one raised, one page", got, b.book.pages, woken)
 		}
