@@ -71,6 +71,10 @@ func ParseFile(name string, data []byte) (*RuleSet, error) {
 			seen[r.ID], _ = doc.Pos(p.With("id"))
 		}
 		set.rules = append(set.rules, r)
+		if r.Page != "" {
+			line, col := doc.Pos(p.With("page"))
+			set.paged = append(set.paged, paged{name, line, col, r.Page})
+		}
 		if onBad(&f.Rules[i]) && !r.Type.timed() {
 			set.rules = append(set.rules, r.noGood())
 		}
@@ -102,6 +106,7 @@ func Merge(sets ...*RuleSet) (*RuleSet, error) {
 		}
 		all.rules = append(all.rules, s.rules...)
 		all.tests = append(all.tests, s.tests...)
+		all.paged = append(all.paged, s.paged...)
 		all.names = append(all.names, s.names...)
 	}
 	return all, nil

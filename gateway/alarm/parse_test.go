@@ -2,10 +2,13 @@ package alarm
 
 import (
 	"encoding/json"
+	"errors"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+
+	"luquan/internal/conffile"
 )
 
 const good = `
@@ -54,8 +57,23 @@ func TestParseFile(t *testing.T) {
 	if rs[2].Late != "journal" || rs[2].Priority != MediumPrio || rs[2].MaxLate != time.Minute || rs[2].Message.En != "mode" {
 		t.Errorf("defaults: got %+v", rs[2])
 	}
-	if got := set.Rotas(); !reflect.DeepEqual(got, []string{"heating"}) {
-		t.Errorf("rotas %v", got)
+	if err := set.CheckRotas("page.yaml", []string{"duty", "heating"}); err != nil {
+		t.Error(err)
+	}
+	for _, tt := range []struct {
+		page  string
+		rotas []string
+		want  string
+	}{
+		{"page.yaml", []string{"duty", "heatign"}, `: the rule pages rota "heating", which is not in page.yaml; did you mean "heatign"?`},
+		{"page.yaml", []string{"duty", "night"}, `: the rule pages rota "heating", which is not in page.yaml; there are duty, night`},
+		{"", nil, `: the rule pages rota "heating", but hub.yaml names no page file; add page: page.yaml`},
+	} {
+		err := set.CheckRotas(tt.page, tt.rotas)
+		var list conffile.Errors
+		if !errors.As(err, &list) || list[0].Line == 0 || !strings.HasSuffix(list[0].Error(), tt.want) {
+			t.Errorf("got %v, want file:line:col%s", err, tt.want)
+		}
 	}
 	res := set.RunTests()
 	if len(res) != 2 || len(res[0].Failures) != 0 {

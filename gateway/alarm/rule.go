@@ -2,11 +2,14 @@ package alarm
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"luquan/gateway/telemetry"
+	"luquan/internal/conffile"
 )
 
 // Type is what a rule looks for.
@@ -155,6 +158,13 @@ type RuleSet struct {
 	rules []*Rule // in the order of the files, a derived rule after its own
 	tests []ruleTest
 	names []string // files
+	paged []paged  // where rules name their rota
+}
+
+type paged struct {
+	file      string
+	line, col int
+	rota      string
 }
 
 // Rules returns the rules as written, without those on_bad makes.
@@ -168,16 +178,27 @@ func (s *RuleSet) Rules() []Rule {
 	return out
 }
 
-// Rotas returns the names of the rotas that the rules page, sorted.
-func (s *RuleSet) Rotas() []string {
-	var out []string
-	for _, r := range s.rules {
-		if r.Page != "" && !slices.Contains(out, r.Page) {
-			out = append(out, r.Page)
+// CheckRotas reports every place where a rule pages a rota that is not among
+// those of the page file called page; "" when there is no such file. The error
+// is conffile.Errors.
+func (s *RuleSet) CheckRotas(page string, rotas []string) error {
+	var errs []error
+	for _, p := range s.paged {
+		msg := fmt.Sprintf("the rule pages rota %q, but hub.yaml names no page file; add page: page.yaml", p.rota)
+		if page != "" {
+			if slices.Contains(rotas, p.rota) {
+				continue
+			}
+			msg = fmt.Sprintf("the rule pages rota %q, which is not in %s", p.rota, page)
+			if near := conffile.Nearest(p.rota, rotas); near != "" {
+				msg += fmt.Sprintf("; did you mean %q?", near)
+			} else {
+				msg += "; there are " + strings.Join(rotas, ", ")
+			}
 		}
+		errs = append(errs, &conffile.Error{File: p.file, Line: p.line, Col: p.col, Msg: msg})
 	}
-	slices.Sort(out)
-	return out
+	return conffile.Join(errs...)
 }
 
 // parseScalar reads the operand of equals: a whole number, a number, true,

@@ -75,7 +75,7 @@ func TestReadRules(t *testing.T) {
 		want        string
 	}{
 		{"sound", rule, "channels: {a: {webhook: {url: \"http://127.0.0.1:1/\"}}}\nrotas: {duty: {notify: [a]}}\n", ""},
-		{"no page file", rule, "", "the rules page duty, but hub.yaml names no page file"},
+		{"no page file", rule, "", "the rule pages rota \"duty\", but hub.yaml names no page file"},
 		{"unknown rota", rule, "channels: {a: {webhook: {url: \"http://127.0.0.1:1/\"}}}\nrotas: {night: {notify: [a]}}\n", "duty"},
 		{"no rule file", "", "", "no file fits"},
 		{"mistakes in both", strings.Replace(rule, "high: 50", "high: warm", 1), "channels: {a: {webhok: {}}}\n", "unknown key \"webhok\""},

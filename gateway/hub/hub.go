@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -193,13 +192,11 @@ func readRules(cfg Config) (*alarm.RuleSet, *page.Plan, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	switch rotas := set.Rotas(); {
-	case plan != nil:
-		err = plan.Check(rotas)
-	case len(rotas) > 0:
-		err = fmt.Errorf("the rules page %s, but hub.yaml names no page file; add page: page.yaml", strings.Join(rotas, ", "))
+	var rotas []string
+	if plan != nil {
+		rotas = plan.Rotas()
 	}
-	return set, plan, err
+	return set, plan, set.CheckRotas(cfg.Page, rotas)
 }
 
 func (h *Hub) openBooks(id string) (err error) {

@@ -88,16 +88,8 @@ func ParseFile[C Opener](name string, data []byte) (*Plan, error) {
 	return p, nil
 }
 
-// Check reports the rotas that are asked for and not in the plan.
-func (p *Plan) Check(rotas []string) error {
-	for _, r := range rotas {
-		if _, ok := p.rotas[r]; !ok {
-			return fmt.Errorf("%s: no rota %q, which a rule pages; add it under rotas:%s",
-				p.file, r, known(slices.Sorted(maps.Keys(p.rotas))))
-		}
-	}
-	return nil
-}
+// Rotas returns the names of the plan's rotas, sorted.
+func (p *Plan) Rotas() []string { return slices.Sorted(maps.Keys(p.rotas)) }
 
 // Channels returns the plan's channels, sorted by name.
 func (p *Plan) Channels() []Channel {

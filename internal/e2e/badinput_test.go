@@ -127,10 +127,28 @@ buses:
       - {name: plant-meter, profile: schneider-iem3000-pm5xxx, unit: 1}
 `
 
-// TestBadGatewayFiles: what is wrong in gateway.yaml is one sentence at its
-// place, the same from the daemon and from the technician's check.
-func TestBadGatewayFiles(t *testing.T) {
+// TestBadInput runs the real commands against what people and machines do
+// wrong: each time one clear sentence and exit status 1, or an orderly retry.
+func TestBadInput(t *testing.T) {
 	bin := badBuild(t)
+	for _, tt := range []struct {
+		name string
+		run  func(*testing.T, string)
+	}{
+		{"gateway files", badGatewayFiles},
+		{"hub files", badHubFiles},
+		{"command lines", badCommandLines},
+		{"ports and folders taken", badTakenThings},
+		{"nothing answers", badNothingAnswers},
+		{"no InfluxDB", badNoInflux},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, bin) })
+	}
+}
+
+// badGatewayFiles: what is wrong in gateway.yaml is one sentence at its
+// place, the same from the daemon and from the technician's check.
+func badGatewayFiles(t *testing.T, bin string) {
 	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c <= 'i'; c++ {
 		p := string(c - 1)
@@ -246,9 +264,8 @@ rotas:
 `
 )
 
-// TestBadHubFiles is the same of the centre's files and of the plant's.
-func TestBadHubFiles(t *testing.T) {
-	bin := badBuild(t)
+// badHubFiles is the same of the centre's files.
+func badHubFiles(t *testing.T, bin string) {
 	for _, tt := range []struct {
 		name, file, old, new string
 		want                 []string
@@ -262,12 +279,12 @@ func TestBadHubFiles(t *testing.T) {
 			[]string{`hub.yaml:5:19: 0.0.0.0:8080 is not on loopback, and the console has no log-in yet; .*`}},
 		{"no rule files", "hub.yaml", "[rules.yaml]", "[rules/*.yaml]", []string{`rules/\*.yaml: no file fits this pattern, .*`}},
 		{"no page file", "hub.yaml", "page: page.yaml", "page: pages.yaml", []string{`pages.yaml: there is no such file; check the path`}},
-		{"pages without a page file", "hub.yaml", "page: page.yaml\n", "", []string{`the rules page duty, but hub.yaml names no page file; add page: page.yaml`}},
+		{"pages without a page file", "hub.yaml", "page: page.yaml\n", "", []string{`rules.yaml:6:11: the rule pages rota "duty", but hub.yaml names no page file; add page: page.yaml`}},
 		{"no token file", "hub.yaml", "state:", `influx: {url: "http://127.0.0.1:1", bucket: b, token_file: token}` + "\nstate:",
 			[]string{`influx.token_file: cannot read the token: .*no such file or directory; write it there, readable by this user only`}},
 		{"wrong key in a rule", "rules.yaml", "priority:", "prority:", []string{`rules.yaml:5:5: unknown key "prority"; did you mean "priority"\?`}},
 		{"wrong priority", "rules.yaml", "priority: high", "priority: urgent", []string{`rules.yaml:5:15: .*"urgent".*critical, high, medium, low.*`}},
-		{"a rule that pages an unknown rota", "rules.yaml", "page: duty", "page: night", []string{`page.yaml: no rota "night", which a rule pages; add it under rotas:; there are duty`}},
+		{"a rule that pages an unknown rota", "rules.yaml", "page: duty", "page: night", []string{`rules.yaml:6:11: the rule pages rota "night", which is not in page.yaml; there are duty`}},
 		{"wrong key in page.yaml", "page.yaml", "url:", "ulr:", []string{`page.yaml:2:21: unknown key "ulr"; did you mean "url"\?`}},
 		{"a channel that is not there", "page.yaml", "notify: [phone]", "notify: [fone]", []string{`page.yaml:4:19: channel "fone" is not under channels:; there are phone`}},
 		{"an empty rule file", "rules.yaml", goodRules, "", []string{`rules.yaml: the file is empty`}},
@@ -291,6 +308,9 @@ func TestBadHubFiles(t *testing.T) {
 			}
 		})
 	}
+}
+
+func badCommandLines(t *testing.T, bin string) {
 	for _, tt := range []struct {
 		name   string
 		argv   []string

@@ -65,10 +65,9 @@ func badTaken(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestPortsAndFoldersTaken: what another program holds is told, and the other
+// badTakenThings: what another program holds is told, and the other
 // program is not disturbed.
-func TestPortsAndFoldersTaken(t *testing.T) {
-	bin := badBuild(t)
+func badTakenThings(t *testing.T, bin string) {
 	hubd := []string{filepath.Join(bin, "hubd"), "run", "--config", "hub.yaml"}
 	hubFiles := map[string]string{"hub.yaml": goodHub, "rules.yaml": goodRules, "page.yaml": goodPage}
 	for _, key := range []string{"console", "mqtt"} {
@@ -166,10 +165,10 @@ func badConsole(t *testing.T, s *server) (url string) {
 	return url
 }
 
-// TestNothingAnswers: no broker, no serial port and no device. The gateway
+// badNothingAnswers: no broker, no serial port and no device. The gateway
 // runs on, tells each once in a while and ends when it is told to.
-func TestNothingAnswers(t *testing.T) {
-	bin, dir := badBuild(t), badFolder(t)
+func badNothingAnswers(t *testing.T, bin string) {
+	dir := badFolder(t)
 	badWrite(t, dir, map[string]string{"plain-file": "", "g.yaml": badEdit(t, goodGateway, "buses:\n", `buses:
   - name: file
     rtu: {port: `+filepath.Join(dir, "plain-file")+`}
@@ -210,10 +209,10 @@ func TestNothingAnswers(t *testing.T) {
 	}
 }
 
-// TestNoInflux: without its database the hub runs on, says why it is not
+// badNoInflux: without its database the hub runs on, says why it is not
 // ready, and alarms are raised all the same.
-func TestNoInflux(t *testing.T) {
-	bin, dir := badBuild(t), badFolder(t)
+func badNoInflux(t *testing.T, bin string) {
+	dir := badFolder(t)
 	hook := startWebhook(t)
 	mqtt := freeAddr(t)
 	badWrite(t, dir, map[string]string{
