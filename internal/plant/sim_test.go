@@ -81,7 +81,7 @@ func TestSimRefusesWithOneSentence(t *testing.T) {
 	}{
 		{Sim{Site: "atlantis"}, `there is no site "atlantis"; the sites are computing-centre, heating-plant, sewage-works`},
 		{Sim{Site: "heating-plant", Script: script}, `fault silence nobody: site heating-east has no device "nobody"`},
-		{Sim{Site: "heating-plant", Script: script + "x"}, "read the fault script: open " + script + "x: no such file or directory"},
+		{Sim{Site: "heating-plant", Script: script + "x"}, script + "x: there is no such file; check the path"},
 	} {
 		err := runSim(t, tt.sim, func(text string) { t.Errorf("it ran: %s", text) })
 		if err == nil || err.Error() != tt.want {
