@@ -171,6 +171,7 @@ func (c *Config) checkBuses(doc *conffile.Doc, lib *profile.Library) {
 		doc.Errorf(conffile.Path{"buses"}, "no bus is named; a gateway without one reads nothing")
 	}
 	buses, devices := map[string]bool{}, map[string]string{}
+	ports, units := map[string]string{}, map[string]string{}
 	for i := range c.Buses {
 		b, at := &c.Buses[i], conffile.Path{"buses", i}
 		if buses[b.Name] && b.Name != "" {
@@ -178,7 +179,20 @@ func (c *Config) checkBuses(doc *conffile.Doc, lib *profile.Library) {
 		}
 		buses[b.Name] = true
 		b.Validate(doc, at, lib)
+		if b.RTU != nil && b.RTU.Port != "" {
+			if other, taken := ports[b.RTU.Port]; taken {
+				doc.Errorf(at.With("rtu", "port"), "port %s belongs to bus %q already; a serial line has one master: put the devices on that bus", b.RTU.Port, other)
+			}
+			ports[b.RTU.Port] = b.Name
+		}
 		for j, d := range b.Devices {
+			if b.TCP != nil && d.Unit != nil { // one unit of one endpoint, reached by two buses
+				unit := fmt.Sprintf("%s unit %d", b.TCP.Address, *d.Unit)
+				if other, taken := units[unit]; taken && other != b.Name {
+					doc.Errorf(at.With("devices", j, "unit"), "%s is read on bus %q already; read it once", unit, other)
+				}
+				units[unit] = b.Name
+			}
 			dat := at.With("devices", j, "name")
 			if other, taken := devices[d.Name]; taken && d.Name != "" {
 				doc.Errorf(dat, "device %q stands on bus %q already; a device's name is unique in its site", d.Name, other)

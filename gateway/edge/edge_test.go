@@ -51,6 +51,10 @@ func TestParseMistakes(t *testing.T) {
 		{"tiny buffer", "16MiB", "1MiB", "g.yaml:4:25: buffer.max is 1MiB"},
 		{"key of a later stage", "gateway: b", "board: raspberry-pi-4\ngateway: b", `g.yaml:2:1: unknown key "board"`},
 		{"commit", `{broker: "mqtt://127.0.0.1"}`, `{broker: "mqtt://h", commit: hubb}`, `uplink.commit is "hubb"; it is one of hub, broker, none`},
+		{"one port, two buses", "buses:\n", "buses:\n  - {name: a, rtu: {port: /dev/ttyS0}, devices: [{name: x, profile: xy-md02, unit: 1}]}\n" +
+			"  - {name: b, rtu: {port: /dev/ttyS0}, devices: [{name: y, profile: xy-md02, unit: 2}]}\n", "g.yaml:7:27: port /dev/ttyS0 belongs to bus \"a\" already"},
+		{"one endpoint and unit, two buses", "buses:\n", "buses:\n  - {name: a, tcp: {address: \"127.0.0.1:1502\"}, devices: [{name: x, profile: xy-md02, unit: 1}]}\n",
+			"127.0.0.1:1502 unit 1 is read on bus \"a\" already; read it once"},
 		{"half a certificate", `{broker: "mqtt://127.0.0.1"}`, `{broker: "mqtts://h", tls: {cert: a.pem}}`, "a client certificate needs both"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
