@@ -217,8 +217,11 @@ func (b *Bus) transact(ctx context.Context, x *exchange) ([]byte, *Error) {
 	}
 }
 
-// record files the transaction in the trace.
+// record files the transaction in the trace, as it was on the line.
 func (b *Bus) record(x *exchange, frame []byte, e *Error) {
+	if x.probe != nil {
+		x = x.probe
+	}
 	t := Transaction{
 		Start: x.start, Unit: x.unit, Function: x.function, Address: x.address, Quantity: x.quantity,
 		Request: x.adu, Answer: x.received,

@@ -8,7 +8,9 @@
 //   - RTU has no transaction id, so an answer that comes after its time-out is
 //     taken for the answer to the next request. Here every request is preceded
 //     by a flush and by the line's silence, and after an error nothing is sent
-//     to that unit until its late answer has come or can no longer be expected.
+//     to that unit until its late answer has come or one more limit is over. A
+//     device slower still is asked for one register first, and what comes from
+//     it is told apart by its length and by the order of the requests.
 //   - Their time-out is one per read(2), so a dribbling device holds the line.
 //     Here a transaction has one absolute deadline, and obeys a context.
 //   - A port that is unplugged returns 0 bytes for ever. Here that is a lost

@@ -94,22 +94,22 @@ func parseOther(b []byte) (verdict, int, string) {
 	return foreign, n, ""
 }
 
-// soundFrame returns the unit and the length of the CRC-true answer that b
-// begins with, if it is one.
-func soundFrame(b []byte) (unit byte, n int, ok bool) {
+// soundFrame returns the length of the CRC-true answer that b begins with, if
+// it is one.
+func soundFrame(b []byte) (n int, ok bool) {
 	if len(b) < 5 {
-		return 0, 0, false
+		return 0, false
 	}
 	n = 5
 	if readOnly(b[1]) {
 		n += int(b[2])
 	} else if !readOnly(b[1] &^ 0x80) {
-		return 0, 0, false
+		return 0, false
 	}
 	if len(b) < n || !crcOK(b[:n]) {
-		return 0, 0, false
+		return 0, false
 	}
-	return b[0], n, true
+	return n, true
 }
 
 // mbapHeader is transaction, protocol, length and unit.

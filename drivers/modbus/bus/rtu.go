@@ -22,6 +22,7 @@ type exchange struct {
 	start    time.Time // the request was handed over
 	end      time.Time // the last byte of the answer
 	received []byte    // all bytes since start
+	probe    *exchange // sent in its place and failed
 }
 
 // rtu speaks RTU frames over a stream and knows the state of the line.
@@ -37,6 +38,8 @@ type rtu struct {
 	late [256]time.Time
 	// rest[unit] is when that unit's last transaction ended, for Timing.Pause.
 	rest [256]time.Time
+	// owed[unit] is what that unit was asked and did not answer.
+	owed [256]debts
 	buf  [2 * maxRTU]byte
 }
 
@@ -47,14 +50,35 @@ func (r *rtu) reset() { r.busy, r.dirty = time.Now(), false }
 func (r *rtu) quiet() time.Duration { return r.gap + slack }
 
 // exchange sends x.adu and waits for its answer, which it returns as a frame
-// of its own. Its deadline is absolute: the request's line time, the response
-// limit, the answer's line time, and slack; or the context's, if sooner.
+// of its own. Where an older answer could be taken for it, a probe goes first;
+// while that is not answered neither is x, which then says what became of the probe.
 func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Error) {
 	stop := watch(ctx, c)
 	defer stop()
+	x.probe = nil
 	if err := r.settle(ctx, c, x); err != nil {
 		return nil, err
 	}
+	owed := &r.owed[x.unit]
+	owed.forget(time.Now())
+	if owed.owes(x.form()) {
+		p := &exchange{request: owed.probe(x.request), timing: x.timing}
+		r.trace.count(func(c *Counters) { c.Probes++ })
+		if _, err := r.once(ctx, c, p); err != nil {
+			x.probe = p
+			return nil, err
+		}
+		if err := r.settle(ctx, c, x); err != nil {
+			return nil, err
+		}
+	}
+	return r.once(ctx, c, x)
+}
+
+// once is one request and its answer on a line that is ours. Its deadline is
+// absolute: the request's line time, the response limit, the answer's line
+// time, and slack; or the context's, if sooner.
+func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) {
 	x.start = time.Now()
 	c.SetWriteDeadline(x.start.Add(x.timing.Response + time.Second))
 	if _, err := c.Write(x.adu); err != nil {
@@ -75,6 +99,9 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 		limit := sent.Add(x.timing.Response + slack)
 		if err.Kind != Garbled {
 			limit = x.end.Add(x.timing.Response)
+			if !err.lost {
+				r.owed[x.unit].add(x.form(), x.end, x.timing.Response)
+			}
 		}
 		if limit.After(x.end) {
 			r.late[x.unit] = limit
@@ -83,6 +110,13 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	}
 	r.dirty, r.late[x.unit] = false, time.Time{}
 	return frame, nil
+}
+
+// settled notes a sound frame that is not the answer asked for.
+func (r *rtu) settled(frame []byte) {
+	r.trace.count(func(c *Counters) { c.Late++ })
+	r.late[frame[0]] = time.Time{}
+	r.owed[frame[0]].settle(frame)
 }
 
 // receive collects bytes until they are the answer, cannot be, or time is up.
@@ -138,10 +172,24 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 				if trail := len(b) - skip - n; trail > 2 { // one or two are the glitch of a driver switching off
 					return nil, garbled("%d bytes follow the answer", trail)
 				}
-				return append([]byte(nil), b[skip:skip+n]...), nil
+				frame := append([]byte(nil), b[skip:skip+n]...)
+				owed := &r.owed[x.unit]
+				if len(*owed) == 1 && frame[1]&0x80 != 0 {
+					// Whichever of the two it refuses, it carries no value; the other stays owed.
+					*owed = nil
+					owed.add(x.form(), x.end, x.timing.Response)
+					return frame, nil
+				}
+				if owed.settle(frame) { // an older request's, of the same form
+					r.trace.count(func(c *Counters) { c.Late++ })
+					skip += n
+					continue
+				}
+				// In the order asked: what is older will not be answered any more.
+				*owed = nil
+				return frame, nil
 			case foreign:
-				r.trace.count(func(c *Counters) { c.Late++ })
-				r.late[b[skip]] = time.Time{}
+				r.settled(b[skip : skip+n])
 				skip += n
 			case damaged:
 				return nil, garbled("%s", why)
@@ -207,9 +255,8 @@ func (r *rtu) outwait(ctx context.Context, c stream, unit byte) *Error {
 		}
 		r.busy, r.dirty = time.Now(), true
 		b = b[:len(b)+n]
-		if from, n, ok := soundFrame(b); ok {
-			r.trace.count(func(c *Counters) { c.Late++ })
-			r.late[from] = time.Time{}
+		if n, ok := soundFrame(b); ok {
+			r.settled(b[:n])
 			b = r.buf[:copy(r.buf[:], b[n:])]
 			continue
 		}

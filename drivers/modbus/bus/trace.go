@@ -33,6 +33,9 @@ type Counters struct {
 	Late uint64
 	// Stray counts bytes that came when nothing was expected.
 	Stray uint64
+	// Probes counts requests that were sent only to learn that no older answer
+	// is under way any more.
+	Probes uint64
 	// Opens counts how often the port was opened or the peer dialled with success.
 	Opens uint64
 }

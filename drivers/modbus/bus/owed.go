@@ -1,0 +1,108 @@
+package bus
+
+import (
+	"encoding/binary"
+	"time"
+)
+
+// A frame of RTU does not say which request it answers. When a device is much
+// slower than its limit, the answer to a request that was given up may come
+// after the next one has gone out, and if both ask for equally much nothing in
+// the frame tells them apart: the register would show another's value.
+//
+// A device answers in the order it was asked. So the line keeps, for each
+// unit, what it still owes; an answer is taken for the oldest request of its
+// form, and for the newest only when no older one has that form. Before a
+// request whose form is still owed, one register is asked for (a probe): when
+// its answer comes, everything before it is settled.
+
+// form is all that an answer tells of its request.
+type form struct {
+	function byte
+	bytes    int // of data
+}
+
+// debt is a request that was given up and may still be answered.
+type debt struct {
+	form
+	until time.Time // longer is not waited for
+}
+
+// patience is for how many response limits, and at least how long, an answer
+// is still reckoned with.
+const (
+	patience      = 10
+	leastPatience = 10 * time.Second
+	mostDebts     = 16
+)
+
+// debts are what one unit owes, oldest first.
+type debts []debt
+
+func (r request) form() form { return form{r.function, r.dataBytes()} }
+
+// forget drops what is not expected any more.
+func (d *debts) forget(now time.Time) {
+	n := 0
+	for n < len(*d) && now.After((*d)[n].until) {
+		n++
+	}
+	*d = (*d)[n:]
+}
+
+// owes reports whether an answer of the form f may be an older request's.
+func (d debts) owes(f form) bool {
+	for _, x := range d {
+		if x.form == f {
+			return true
+		}
+	}
+	return false
+}
+
+// settle takes the sound frame for the oldest debt of its form, and with it
+// everything older; it reports whether there was one. An exception has the
+// form of every request of its function.
+func (d *debts) settle(frame []byte) bool {
+	for i, x := range *d {
+		if frame[1] == x.function && int(frame[2]) == x.bytes || frame[1] == x.function|0x80 {
+			*d = (*d)[i+1:]
+			return true
+		}
+	}
+	return false
+}
+
+// add notes a request that was given up now.
+func (d *debts) add(f form, now time.Time, response time.Duration) {
+	if len(*d) == mostDebts {
+		*d = (*d)[1:]
+	}
+	*d = append(*d, debt{f, now.Add(max(patience*response, leastPatience))})
+}
+
+// probe is the request that settles what the unit of r owes: the first
+// register or bit of r, with a form of its own if there is one.
+func (d debts) probe(r request) request {
+	quantities := []uint16{1, 2, 3, 4}
+	if r.function <= 2 {
+		quantities = []uint16{1, 9, 17, 25} // one byte more each
+	}
+	best := quantities[0]
+	if r.dataBytes() == (request{function: r.function, quantity: best}).dataBytes() {
+		best = quantities[1]
+	}
+	for _, q := range quantities {
+		p := request{function: r.function, quantity: q}
+		if p.dataBytes() != r.dataBytes() && int(r.address)+int(q) <= 1<<16 && !d.owes(p.form()) {
+			best = q
+			break
+		}
+	}
+	p := request{unit: r.unit, function: r.function, address: r.address, quantity: best}
+	p.adu = append(p.adu, p.unit, p.function)
+	p.adu = binary.BigEndian.AppendUint16(p.adu, p.address)
+	p.adu = binary.BigEndian.AppendUint16(p.adu, p.quantity)
+	p.adu = binary.LittleEndian.AppendUint16(p.adu, crc16(p.adu))
+	return p
+}
