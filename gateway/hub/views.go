@@ -87,12 +87,12 @@ func (h *Hub) journalEntries(ctx context.Context, q console.JournalQuery) ([]con
 	var out []console.JournalEntry
 	for _, e := range entries {
 		c := console.JournalEntry{Time: e.Time, At: e.At, Kind: string(e.Transition), By: e.By}
-		if e.Alarm != nil {
-			c.Alarm = *e.Alarm
+		if c.Alarm = e.Alarm; e.Alarm != nil {
+			c.AlarmID = e.Alarm.ID
 		}
 		if e.Kind == journal.KindPage && e.Page != nil {
 			c.Kind = "page " + string(e.Page.Outcome)
-			c.Alarm.ID = e.Page.AlarmID
+			c.Alarm, c.AlarmID = nil, e.Page.AlarmID
 			c.Detail = telemetry.Label{
 				Zh: fmt.Sprintf("值班组 %s，经 %s，第 %d 次", e.Page.Rota, e.Page.Channel, e.Page.Attempt),
 				En: fmt.Sprintf("%s by %s, attempt %d", e.Page.Rota, e.Page.Channel, e.Page.Attempt),
@@ -111,7 +111,7 @@ func (h *Hub) journalEntries(ctx context.Context, q console.JournalQuery) ([]con
 // to the store.
 func (h *Hub) health() []console.Component {
 	up, since, why := h.link.State()
-	brokerLink := console.Component{Name: "broker", Label: telemetry.Label{Zh: "消息", En: "Broker"}, State: "ok", Since: since}
+	brokerLink := console.Component{Name: "broker", Label: telemetry.Label{Zh: "消息代理", En: "Broker"}, State: "ok", Since: since}
 	if !up {
 		brokerLink.State = "fail"
 		brokerLink.Detail = telemetry.Label{Zh: "与消息代理的连接已断开：" + why.Error(), En: "no connection to the broker: " + why.Error()}

@@ -20,7 +20,7 @@ type asset struct {
 }
 
 // views are the paths that show the front end's one page; it reads the path
-// itself. Each stands in gateway/webui/src/router.ts too.
+// itself. Each stands in gateway/webui/src/main.ts too.
 var views = []string{"/{$}", "/site/{site}", "/point/{site}/{device}/{point}", "/alarms", "/journal", "/ledger", "/gateways", "/health"}
 
 func (s *server) pages(mux *http.ServeMux) {
@@ -38,6 +38,7 @@ func (s *server) pages(mux *http.ServeMux) {
 			return err
 		}
 		if name == "index.html" {
+			mux.Handle("/", s.api(a.elsewhere))
 			for _, v := range views {
 				mux.Handle("GET "+v, a)
 			}
@@ -82,6 +83,21 @@ func load(fsys fs.FS, name string) (*asset, error) {
 	return a, nil
 }
 
+// elsewhere answers for a path that nothing is at: a person gets the page,
+// which says so and leads back, and a program the error.
+func (a *asset) elsewhere(w http.ResponseWriter, r *http.Request) error {
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		return methodNotAllowed("GET")(w, r)
+	case !strings.Contains(r.Header.Get("Accept"), "text/html"):
+		return refuse(http.StatusNotFound, "there is no "+r.URL.Path, "docs/contract.md lists what there is")
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", a.kind)
+	a.write(w, r, http.StatusNotFound, a.plain)
+	return nil
+}
+
 // ServeHTTP serves the file with its tag; a browser asks each time and mostly
 // hears that nothing changed.
 func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -103,7 +119,12 @@ func (a *asset) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	h.Set("Content-Length", fmt.Sprint(len(body)))
+	a.write(w, r, http.StatusOK, body)
+}
+
+func (a *asset) write(w http.ResponseWriter, r *http.Request, status int, body []byte) {
+	w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(body) // the client is gone: nothing to do
 	}

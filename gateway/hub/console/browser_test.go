@@ -170,6 +170,9 @@ func TestViews(t *testing.T) {
 				if over := eval[float64](t, tab, `document.documentElement.scrollWidth - innerWidth`); over > 0 {
 					t.Errorf("%s %v %v: the page is %v px wider than the screen", v.name, look, size, over)
 				}
+				if over := eval[float64](t, tab, `(n => n.scrollWidth - n.clientWidth)(document.querySelector(".top nav"))`); over > 0 {
+					t.Errorf("%s %v %v: %v px of the menu are hidden", v.name, look, size, over)
+				}
 				if holes := eval[string](t, tab, `(document.body.innerText.match(/undefined|NaN|\[object|null/) ?? [""])[0]`); holes != "" {
 					t.Errorf("%s %v: the page shows %q", v.name, look, holes)
 				}

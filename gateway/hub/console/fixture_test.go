@@ -149,7 +149,7 @@ func newBench(t testing.TB, edit func(*Options)) *bench {
 		Journal: func(context.Context, JournalQuery) ([]JournalEntry, error) {
 			var out []JournalEntry
 			for _, a := range b.alarms.Alarms() {
-				out = append(out, JournalEntry{Time: a.Start, At: a.Start.Add(time.Second), Kind: "raised", Alarm: a}, pageEntry(a))
+				out = append(out, JournalEntry{Time: a.Start, At: a.Start.Add(time.Second), Kind: "raised", Alarm: &a, AlarmID: a.ID}, pageEntry(a))
 			}
 			return out, nil
 		},
@@ -325,5 +325,5 @@ func restart(t *testing.T, addr string, handler http.Handler) (stop func()) {
 // Pages in the journal name their alarm by id alone, as the hub's assembly
 // hands them over.
 func pageEntry(a alarm.Alarm) JournalEntry {
-	return JournalEntry{Time: a.Start.Add(2 * time.Second), Kind: "page delivered", Alarm: alarm.Alarm{ID: a.ID}, Detail: telemetry.Label{Zh: "值班组 duty，经 phone，第 1 次", En: "duty by phone, attempt 1"}}
+	return JournalEntry{Time: a.Start.Add(2 * time.Second), Kind: "page delivered", AlarmID: a.ID, Detail: telemetry.Label{Zh: "值班组 duty，经 phone，第 1 次", En: "duty by phone, attempt 1"}}
 }

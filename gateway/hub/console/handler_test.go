@@ -68,6 +68,8 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/api/v1/alarms/" + strings.Repeat("x", 401) + "/ack", 400, "too long"},
 		{"GET", "/api/v1/journal?limit=0", 400, "whole number"},
 		{"GET", "/api/v1/ledger?site=Heating", 400, "is not a name"},
+		{"GET", "/nonsense", 404, "there is no /nonsense"},
+		{"POST", "/alarms", 405, "POST is not possible here"},
 		{"GET", "/api/v1/sites?x=1", 400, `has no parameter "x"`},
 	} {
 		resp := b.do(t, tt.method, tt.path)
@@ -296,6 +298,17 @@ func TestPages(t *testing.T) {
 		if resp := b.get(t, path); resp.StatusCode != 404 {
 			t.Errorf("%s: %d, want 404", path, resp.StatusCode)
 		}
+	}
+}
+
+// TestElsewhere follows a link to a page that is not: a person gets the
+// console, whose front end says so, and the status stays 404.
+func TestElsewhere(t *testing.T) {
+	b := newBench(t, nil)
+	resp := b.get(t, "/nonsense", "Accept", "text/html,*/*;q=0.8")
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != 404 || !strings.Contains(string(body), "app.js") || resp.Header.Get("ETag") != "" {
+		t.Errorf("%v: %d %s", err, resp.StatusCode, body)
 	}
 }
 

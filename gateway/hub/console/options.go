@@ -126,12 +126,13 @@ type JournalQuery struct {
 
 // JournalEntry is one thing that happened.
 type JournalEntry struct {
-	Time   time.Time   `json:"time"`         // when it truly happened
-	At     time.Time   `json:"at,omitzero"`  // when the hub learned of it
-	Kind   string      `json:"kind"`         // raised, cleared, acknowledged, paged, ...
-	Alarm  alarm.Alarm `json:"alarm"`        // as it stood then
-	By     string      `json:"by,omitempty"` // who
-	Detail telemetry.Label `json:"detail,omitzero"`
+	Time    time.Time       `json:"time"`            // when it truly happened
+	At      time.Time       `json:"at,omitzero"`     // when the hub learned of it
+	Kind    string          `json:"kind"`            // raised, cleared, acknowledged, paged, ...
+	Alarm   *alarm.Alarm    `json:"alarm,omitempty"` // as it stood then; nil of a page, which names it alone
+	AlarmID string          `json:"alarm_id,omitempty"`
+	By      string          `json:"by,omitempty"` // who
+	Detail  telemetry.Label `json:"detail,omitzero"`
 }
 
 // Component is one link of the chain from sensor to store.

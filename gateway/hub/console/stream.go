@@ -53,6 +53,9 @@ func (s *server) live(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no")
+	if r.Method == http.MethodHead {
+		return nil // it asks for the head alone: a stream would hold it for ever
+	}
 	st := &stream{server: s, w: w, ctl: http.NewResponseController(w), sent: time.Now()}
 	if err := st.raw([]byte("retry: 2000\n\n")); err != nil {
 		return nil

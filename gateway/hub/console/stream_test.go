@@ -309,3 +309,18 @@ func BenchmarkStreams(b *testing.B) {
 	bn.stop()
 	wg.Wait()
 }
+
+// TestHeadOfAStream wants the head and nothing that goes on behind it.
+func TestHeadOfAStream(t *testing.T) {
+	b := newBench(t, nil)
+	for range 2 { // on one connection
+		resp := b.do(t, "HEAD", "/api/v1/live")
+		if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream; charset=utf-8" {
+			t.Errorf("%d %s", resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+	}
+	body, err := io.ReadAll(b.get(t, "/metrics").Body)
+	if err != nil || !strings.Contains(string(body), "luquan_console_streams 0\n") {
+		t.Errorf("a stream is held open: %v\n%s", err, body)
+	}
+}

@@ -86,7 +86,7 @@ export interface Gateway {
 
 export interface Bucket { start: string; min?: number; mean?: number; max?: number; last?: Value; count: number; code: number }
 export interface History { unit: string; width: number; buckets: Bucket[] }
-export interface JournalEntry { time: string; at?: string; kind: string; alarm: Alarm; by?: string; detail?: Label }
+export interface JournalEntry { time: string; at?: string; kind: string; alarm?: Alarm; alarm_id?: string; by?: string; detail?: Label }
 export interface LedgerRow { site: string; gateway: string; epoch: number; first: number; last: number; stored: number; quarantined: number; lost: number; missing: number }
 export interface Component { name: string; label?: Label; state: string; since?: string; detail?: Label }
 export interface Health { state: string; components: Component[] }

@@ -1,6 +1,6 @@
 // The shell: header, connection, banner, and the view that the path names.
 import { api } from "./api";
-import { counts, learnSites } from "./alarm";
+import { counts, isOpen, learnSites } from "./alarm";
 import { add, h, replace, text } from "./dom";
 import { clock } from "./format";
 import { keep, lang, setLang, t, type Key } from "./lang";
@@ -68,7 +68,6 @@ function go(path: string): void {
 }
 
 function shell(): void {
-  document.title = t("brand");
   const tally = h("a.counts", { href: "/alarms", "aria-label": t("nav.alarms") });
   const conn = h("span.conn", { role: "status" }), time = h("time.clock");
   const other = lang() === "zh" ? "en" : "zh";
@@ -86,7 +85,12 @@ function shell(): void {
         shell();
       } }, t(dark ? "menu.light" : "menu.dark"))));
   unbind.splice(0).forEach((f) => f());
-  const tallies = () => counts(tally);
+  const tallies = () => {
+    counts(tally);
+    // A tab in the background tells how many wait.
+    const open = store.alarms.filter(isOpen).length;
+    document.title = (open ? `(${open}) ` : "") + t("brand");
+  };
   const link = () => {
     const state = store.alive ? "alive" : store.ready ? "dead" : "waiting";
     conn.dataset.state = state;

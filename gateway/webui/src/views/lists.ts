@@ -58,21 +58,22 @@ export const gateways = list<Gateway>("nav.gateways", "empty.gateways", api.gate
 async function readJournal(): Promise<JournalEntry[]> {
   const entries = await api.journal();
   const whole = new Map<string, Alarm>();
-  for (const e of entries) if (e.alarm.point) whole.set(e.alarm.id, e.alarm);
+  for (const e of entries) if (e.alarm) whole.set(e.alarm.id, e.alarm);
   return entries.map((e) => {
-    const a = e.alarm.point ? undefined : whole.get(e.alarm.id);
+    const a = e.alarm ? undefined : whole.get(e.alarm_id ?? "");
     // What the value was when people were told is not known: none is shown.
     return a ? { ...e, alarm: { ...a, value: undefined, quality: 0 } } : e;
   });
 }
-const pointOf = (e: JournalEntry) => e.alarm.point || e.alarm.id.split("|")[1] || "";
+const part = (e: JournalEntry, i: number) => (e.alarm_id ?? "").split("|")[i] ?? "";
+const pointOf = (e: JournalEntry) => e.alarm?.point || part(e, 1);
 
 export const journal = list<JournalEntry>("nav.journal", "empty.journal", readJournal, [
   { head: "col.time", cell: (e) => h("span.nowrap", { title: e.at ? t("journal.learned", { time: when(e.at) }) : null }, when(e.time)) },
   { head: "col.event", cell: (e) => h("span.nowrap", null, maybe("event.", e.kind)) },
-  { head: "col.alarm", cell: (e) => (pointOf(e) ? h("span.event", null, e.alarm.priority && mark(e.alarm.priority, "outline"), h("a", { href: href({ name: pointOf(e) }) }, say(e.alarm.message, e.alarm.rule || e.alarm.id.split("|")[0]!))) : null) },
+  { head: "col.alarm", cell: (e) => (pointOf(e) ? h("span.event", null, e.alarm && mark(e.alarm.priority, "outline"), h("a", { href: href({ name: pointOf(e) }) }, say(e.alarm?.message, e.alarm?.rule || part(e, 0)))) : null) },
   { head: "col.point", cell: (e) => (pointOf(e) ? place(pointOf(e)) : null) },
-  { head: "col.value", right: true, cell: (e) => valueThen(e.alarm) },
+  { head: "col.value", right: true, cell: (e) => (e.alarm ? valueThen(e.alarm) : "") },
   { head: "col.detail", cell: (e) => [e.by, say(e.detail, "")].filter(Boolean).join(" · ") },
 ]);
 
