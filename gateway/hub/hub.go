@@ -136,7 +136,7 @@ func New(ctx context.Context, cfg Config, opt Options) (_ *Hub, err error) {
 	}
 	h.link = newLink(brokerURL, cfg.Name, id, func(topic string, payload []byte, received time.Time) {
 		h.consumer.Handle(topic, payload, received)
-	}, h.log)
+	}, h.ledger.Rename, h.log)
 	h.consumer = ingest.New(ingest.Config{
 		Hub: cfg.Name, Sites: cfg.Sites, Sink: fanout{h.judge, h.link}, Store: storeAdapter{h.store},
 		Ledger: h.ledger, Publisher: h.link, Quarantine: h.quarantine, Log: h.log, Drain: opt.Drain,

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -11,6 +12,10 @@ import (
 	"luquan/gateway/wire"
 	"luquan/internal/mqttlink"
 )
+
+// maxPause is the longest pause between attempts to connect: the hub stands
+// beside its broker, and while it is away no alarm can rise.
+const maxPause = 5 * time.Second
 
 // timeBeat is how often the hub tells its clock, docs/contract.md "MQTT".
 const timeBeat = 10 * time.Second
@@ -23,18 +28,24 @@ type link struct {
 	opt    mqttlink.Options
 	handle func(topic string, payload []byte, received time.Time)
 	name   string // the hub's
-	id     string // name/boot
+	boot   string // name/boot of this process
+	renew  func(id string)
 	log    *slog.Logger
 	beat   chan struct{} // capacity 1: tell the time now
 
 	mu    sync.Mutex
+	id    string         // boot, and which connection of it
 	up    *mqttlink.Link // nil while not connected
 	since time.Time      // of the present state
 	why   error          // of being down
 }
 
-func newLink(broker, name, id string, handle func(string, []byte, time.Time), log *slog.Logger) *link {
-	l := &link{handle: handle, name: name, id: id, log: log.With("component", "link"), beat: make(chan struct{}, 1),
+// newLink makes a link that is not up. renew, which may be nil, is given the
+// hub's identity before each connection but the first: what boards published
+// between two connections has come to nobody, and by another identity they
+// know to send again at once what is not committed.
+func newLink(broker, name, id string, handle func(string, []byte, time.Time), renew func(string), log *slog.Logger) *link {
+	l := &link{handle: handle, name: name, boot: id, id: id, renew: renew, log: log.With("component", "link"), beat: make(chan struct{}, 1),
 		since: time.Now(), why: errors.New("not connected yet")}
 	l.opt = mqttlink.Options{
 		Broker: broker, Setting: "mqtt.broker", ClientID: "luquan-hub-" + name, CleanSession: true,
@@ -55,10 +66,15 @@ func newLink(broker, name, id string, handle func(string, []byte, time.Time), lo
 
 // Run keeps connecting until ctx is done.
 func (l *link) Run(ctx context.Context) error {
+	connections := 0
 	for failures := 0; ; {
+		if connections > 0 { // the last one was lost
+			l.rename(connections)
+		}
 		up, err := mqttlink.Dial(ctx, l.opt)
 		if err == nil {
 			failures = 0
+			connections++
 			l.set(up, nil)
 			l.log.Info("connected", "broker", l.opt.Broker)
 			l.serve(ctx, up)
@@ -72,7 +88,7 @@ func (l *link) Run(ctx context.Context) error {
 			return nil
 		}
 		failures++
-		wait := mqttlink.Backoff(failures, rand.Float64())
+		wait := min(mqttlink.Backoff(failures, rand.Float64()), maxPause)
 		l.set(nil, err)
 		l.log.Warn("no connection to the broker", "error", err, "next_try", wait.Round(time.Millisecond))
 		select {
@@ -83,12 +99,29 @@ func (l *link) Run(ctx context.Context) error {
 	}
 }
 
+// rename takes the identity of the connection after so many.
+func (l *link) rename(connections int) {
+	id := fmt.Sprintf("%s.%d", l.boot, connections)
+	l.mu.Lock()
+	l.id = id
+	l.mu.Unlock()
+	if l.renew != nil {
+		l.renew(id)
+	}
+}
+
+func (l *link) identity() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id
+}
+
 // serve tells the time until the connection is lost.
 func (l *link) serve(ctx context.Context, up *mqttlink.Link) {
 	tick := time.NewTicker(timeBeat)
 	defer tick.Stop()
 	for {
-		doc, err := wire.HubTime{V: 1, Hub: l.id, Time: time.Now().UnixNano()}.Marshal()
+		doc, err := wire.HubTime{V: 1, Hub: l.identity(), Time: time.Now().UnixNano()}.Marshal()
 		if err != nil {
 			panic("BUG: the hub's time cannot be told: " + err.Error())
 		}

@@ -33,13 +33,13 @@ const (
 
 // Ledger is the book. It may be used from several goroutines.
 type Ledger struct {
-	hub string
 	log *slog.Logger
 	db  *sql.DB
 
 	syncing sync.Mutex // one Sync at a time
 
 	mu     sync.Mutex // guards what follows
+	hub    string     // name/boot id in committed
 	epochs map[key]*epoch
 	gates  map[Gateway]*gate
 }
@@ -246,6 +246,14 @@ func (l *Ledger) State(site, gateway string, st wire.State) {
 			e.held, e.dirty = held, true
 		}
 	}
+}
+
+// Rename changes the name and boot id that committed tells. Boards take another
+// one as the word to send again what is not committed.
+func (l *Ledger) Rename(hub string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hub = hub
 }
 
 // Committed returns what may be told to a board: what was on disk at the last
