@@ -13,6 +13,10 @@ import (
 
 const (
 	tick = time.Second
+	// held is how long a session lasts at least that is not counted among the
+	// failures in a row: a broker that was away for 10 s must not cost a
+	// minute because it was away an hour ago too.
+	held = 15 * time.Second
 	// stuck is how long a PUBACK may be due before nothing more is added: on a
 	// slow link what is on its way already delays what is new.
 	stuck = 3 * time.Second

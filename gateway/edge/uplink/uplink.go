@@ -252,17 +252,18 @@ func New(queue Queue, cfg Config) (*Uplink, error) {
 // other error.
 func (u *Uplink) Run(ctx context.Context) error {
 	failures := 0
+	var wait time.Duration // the last pause
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := u.session(ctx)
 		if ctx.Err() != nil {
 			break
 		}
-		if time.Since(began) > time.Minute {
+		if time.Since(began) > max(held, 2*wait) {
 			failures = 0 // a connection that held was no failure
 		}
 		failures++
-		wait := u.cfg.Backoff(failures)
+		wait = u.cfg.Backoff(failures)
 		u.log.Warn("uplink is down", "error", err, "retry_in", wait.Round(time.Millisecond))
 		u.note(func(s *Stats) {
 			if s.Connected || s.LastError == "" {
