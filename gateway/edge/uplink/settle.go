@@ -92,14 +92,18 @@ func (s *session) committed(now time.Time, doc []byte) {
 		u.free(h.Epoch, e.Upto, e.Also)
 		moved = s.settle(h.Epoch, e) || moved
 	}
-	if u.hub != "" && u.hub != c.Hub {
+	// A first word that settles nothing is perhaps a hub's that came to the
+	// broker later than we did, and what we published before came to nobody.
+	if u.hub != c.Hub && (u.hub != "" || !moved && len(s.sent) > 0) {
 		u.log.Info("the hub changed; what it has not committed is sent again", "hub", short(c.Hub), "before", short(u.hub))
 		for _, x := range s.sent {
 			s.backlog = append(s.backlog, x.span)
 			s.resent += x.len()
 		}
 		s.sent, moved = nil, true
-		defer u.refresh("hub changed")
+		if u.hub != "" { // what live sent whole at the start comes again as it was
+			defer u.refresh("hub changed")
+		}
 	}
 	u.hub = c.Hub
 	if moved || len(before) == 0 {

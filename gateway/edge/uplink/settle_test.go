@@ -192,3 +192,26 @@ func TestHubChange(t *testing.T) {
 		expect(t, "the same hub", said(rows(t, l.take())), "")
 	})
 }
+
+// TestHubComesLater: the board was at the broker before the hub, so what it
+// published came to nobody. The hub's first word, which settles nothing, has it
+// sent again at once; the next word does not.
+func TestHubComesLater(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n, q := &network{}, newQueue()
+		b := start(t, n, q, nil)
+		after(time.Second)
+		b.poll(4)
+		after(5 * time.Second)
+		l := n.link()
+		l.take()
+		b.refreshed()
+		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {}})
+		after(time.Second)
+		expect(t, "sent again", said(rows(t, l.take())), "backfill 1000/1 2 3 4")
+		expect(t, "refreshed", b.refreshed(), "")
+		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {}})
+		after(time.Second)
+		expect(t, "told twice", said(rows(t, l.take())), "")
+	})
+}
