@@ -16,8 +16,8 @@ func TestBudget(t *testing.T) {
 	}
 	unit := 1
 	// xy-md02: two input registers in one request. At 9600 8N1 a character
-	// takes 1041.666 us: 8 bytes ask, 5+4 answer, two silences of 3.5
-	// characters, 20 ms for the device: 24 characters and 20 ms.
+	// takes 1041.666 us: 8 bytes ask, 5+4 answer, a silence of 3.5
+	// characters, 20 ms for the device: 20.5 characters and 20 ms.
 	c := Config{
 		Name: "climate", RTU: &RTU{Port: "/dev/ttyS9", Baud: 9600, Parity: "none"},
 		Devices: []Device{{Name: "room", Profile: profile.Ref{Base: "xy-md02"}, Unit: &unit, Every: 100 * time.Millisecond}},
@@ -30,8 +30,7 @@ func TestBudget(t *testing.T) {
 		t.Fatalf("%d loads, want 1: %+v", len(b.Loads), b)
 	}
 	l := b.Loads[0]
-	p, _ := lib.Lookup("xy-md02", nil)
-	want := 45*time.Millisecond + p.Limits.Pause
+	const want = 41354 * time.Microsecond
 	if l.Device != "room" || l.Profile != "xy-md02" || l.Points != 2 || l.Requests != 1 || (l.Poll-want).Abs() > time.Millisecond {
 		t.Errorf("got %+v, want one request of about %v", l, want)
 	}

@@ -3,10 +3,13 @@ package plan
 import "time"
 
 // Line says what a transaction costs on a bus: Fixed for any, PerByte for
-// each byte on the wire. Make one with RTU or TCP.
+// each byte of data. Make one with RTU or TCP.
 type Line struct {
 	Fixed   time.Duration
 	PerByte time.Duration
+	// Silence is the part of Fixed that goes by before the request. A pause
+	// that the device wants runs meanwhile.
+	Silence time.Duration
 }
 
 // DefaultTurnaround is what a device is taken to need before it answers, when
@@ -15,9 +18,10 @@ const DefaultTurnaround = 20 * time.Millisecond
 
 // RTU returns the costs of a serial line. A character has a start bit, 8 data
 // bits, perhaps a parity bit and stop bits: 10 or 11 bits. turnaround is the
-// time from the end of a request to the beginning of its answer. The silence
-// of 3.5 characters that ends request and answer is 1.75 ms above 19200 baud
-// (MODBUS over Serial Line V1.02, 2.5.1.1).
+// time from the end of a request to the beginning of its answer; the silence by
+// which the device knows that the request has ended is in it. The silence of 3.5
+// characters before each request is 1.75 ms above 19200 baud (MODBUS over Serial
+// Line V1.02, 2.5.1.1).
 func RTU(baud int, parity bool, stopBits int, turnaround time.Duration) Line {
 	bits := 9 + max(1, stopBits)
 	if parity {
@@ -28,7 +32,7 @@ func RTU(baud int, parity bool, stopBits int, turnaround time.Duration) Line {
 	if baud > 19200 {
 		silence = 1750 * time.Microsecond
 	}
-	return Line{Fixed: turnaround + 2*silence + (rtuRequest+rtuAnswer)*char, PerByte: char}
+	return Line{Fixed: turnaround + silence + (rtuRequest+rtuAnswer)*char, PerByte: char, Silence: silence}
 }
 
 // Bytes of a read request, and of its answer beside the data.
@@ -43,19 +47,23 @@ func TCP(roundTrip time.Duration) Line { return Line{Fixed: roundTrip} }
 
 // Time is what one transaction takes.
 func (l Line) Time(r Request) time.Duration {
-	data := 2 * int(r.Count)
-	if r.Table.isBit() {
-		data = (int(r.Count) + 7) / 8
+	return l.Fixed + time.Duration(r.Bytes())*l.PerByte
+}
+
+// Bytes is how many bytes of data the answer to the span carries.
+func (s Span) Bytes() int {
+	if s.Table.isBit() {
+		return (int(s.Count) + 7) / 8
 	}
-	return l.Fixed + time.Duration(data)*l.PerByte
+	return 2 * int(s.Count)
 }
 
 // Poll is what all of the requests take one after the other, with the pause
-// the device wants before each.
+// the device wants between two.
 func (l Line) Poll(requests []Request, pause time.Duration) time.Duration {
-	var sum time.Duration
+	sum := max(0, pause-l.Silence) * time.Duration(max(0, len(requests)-1))
 	for _, r := range requests {
-		sum += l.Time(r) + pause
+		sum += l.Time(r)
 	}
 	return sum
 }

@@ -55,6 +55,26 @@ type Limits struct {
 	// Gaps says that a request may cover registers nobody wants. It must stay
 	// false for a device that refuses them, and where that is not known.
 	Gaps bool
+	// Bad are spans that the device was seen to refuse: holes, and values that
+	// it does not have. No request covers one together with anything else. A
+	// Count of 0 is a border that no request may cross.
+	Bad []Span
+}
+
+// bars reports whether r covers what was seen to be refused.
+func (l Limits) bars(r Request) bool {
+	for _, b := range l.Bad {
+		switch {
+		case b.Table != r.Table || b.Address < r.Address || b.end() > r.end():
+		case b.Count == 0:
+			if r.Address < b.Address && b.end() < r.end() {
+				return true
+			}
+		case b != r:
+			return true
+		}
+	}
+	return false
 }
 
 func (l Limits) most(t Table) int {
@@ -73,8 +93,9 @@ func bounded(n, most int) int {
 
 // Plan returns the requests that read every span whole, in the least time on
 // the line; of plans that take the same time, the one with the fewest
-// requests, then the fewest registers. They are ordered by table and address. Spans may touch, overlap
-// and repeat. A span that is empty, passes address 65535 or is longer than the
+// requests, then the fewest registers. They are ordered by table and address.
+// Spans may touch, overlap and repeat; each is read by one request, so what
+// must be read together is one span. A span that is empty, passes address 65535 or is longer than the
 // limits allow is a bug of the caller: profiles are checked when loaded.
 func Plan(spans []Span, limits Limits, line Line) []Request {
 	want := normalise(spans, limits)
@@ -128,9 +149,12 @@ func planTable(want []Span, limits Limits, line Line) []Request {
 			if j < i-1 && !limits.Gaps && int(want[j+1].Address) > want[j].end() {
 				break // nothing that begins further down may cross this gap
 			}
-			r := run(want[j], want[i-1])
 			if want[i-1].end()-int(want[j].Address) > most {
 				break
+			}
+			r := run(want[j], want[i-1])
+			if j < i-1 && limits.bars(r) {
+				break // and neither may a longer one; a single span is asked for whatever is known of it
 			}
 			with := best{bests[j].cost + line.Time(r), bests[j].count + 1, bests[j].words + int(r.Count), j}
 			if b := &bests[i]; b.cost < 0 || cmp.Or(cmp.Compare(with.cost, b.cost), cmp.Compare(with.count, b.count), cmp.Compare(with.words, b.words)) < 0 {
