@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/goburrow/modbus"
@@ -19,29 +18,36 @@ type Timing struct {
 	Response time.Duration
 	// Pause is the least time between a transaction of the unit and the next one to it.
 	Pause time.Duration
+	// InFlight is how many requests may be under way over Modbus TCP, this
+	// unit's and others' together, while one of this unit's is: 1 to 16; 0
+	// means 1. On a line, and with a Pause, it is always 1.
+	InFlight int
 }
+
+// mostInFlight is what MODBUS Messaging on TCP/IP V1.0b, 4.3.1.2, suggests as
+// the most a server should be burdened with.
+const mostInFlight = 16
 
 // DefaultResponse is the response limit of a device whose profile names none:
 // what MODBUS over Serial Line V1.02, 2.4.1, gives as typical.
 const DefaultResponse = time.Second
 
-// framing is RTU or MBAP: one request and its answer over an open stream.
+// framing is RTU or MBAP: requests and their answers over an open stream.
 type framing interface {
+	// attach begins a new stream; exchange is given what it returns.
+	attach(stream) stream
 	exchange(context.Context, stream, *exchange) ([]byte, *Error)
-	reset()
 }
 
-// Bus is one serial line or one Modbus TCP endpoint. Its Readers are used one
-// at a time; calls made at once are served one after the other. Trace,
-// Counters and Close may be called from any goroutine.
+// Bus is one serial line or one Modbus TCP endpoint. It may be used from any
+// goroutine: calls made at once are served in their order, one after the other,
+// or side by side where Timing.InFlight allows.
 type Bus struct {
-	mu      sync.Mutex // held for a whole transaction; guards what follows
+	gate    gate
 	link    link
-	framing framing
-	tcp     bool // the packager is MBAP's
-	closed  bool
-
-	trace *trace
+	framing framing // RTU's is used by one transaction at a time
+	tcp     bool    // the packager is MBAP's
+	trace   *trace
 }
 
 // errClosed is the cause of every failure after Close.
@@ -49,7 +55,18 @@ var errClosed = errors.New("the bus is closed")
 
 func newBus(open func(context.Context) (stream, error), f func(*trace) framing, tcp bool) *Bus {
 	t := new(trace)
-	return &Bus{link: link{open: open}, framing: f(t), tcp: tcp, trace: t}
+	b := &Bus{framing: f(t), tcp: tcp, trace: t}
+	b.link.opening = make(chan struct{}, 1)
+	b.link.open = func(ctx context.Context) (stream, error) {
+		b.trace.count(func(c *Counters) { c.Attempts++ })
+		s, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		b.trace.count(func(c *Counters) { c.Opens++ })
+		return b.framing.attach(s), nil
+	}
+	return b
 }
 
 // Trace returns the last transactions, oldest first. They are copies.
@@ -62,27 +79,30 @@ func (b *Bus) Counters() Counters {
 	return b.trace.counts
 }
 
-// Close waits for the transaction under way, at most its deadline, and
+// Close waits for the transactions under way, at most their deadlines, and
 // releases the port. Afterwards every read fails with NotConnected.
 func (b *Bus) Close() error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.closed = true
-	if b.link.conn == nil {
-		return nil
-	}
-	err := b.link.conn.Close()
-	b.link.conn = nil
-	return err
+	b.gate.enter(context.Background(), 1)
+	defer b.gate.leave(1)
+	return b.link.close()
 }
 
 // Reader reads one unit of a Bus. It has no method that changes anything.
 // Addresses are those of the protocol, from 0. Data belongs to the caller.
 // Every error is an *Error.
 type Reader struct {
-	bus    *Bus
-	client modbus.Client // reached through the four methods below, never handed out
-	sender *sender
+	bus      *Bus
+	packager modbus.Packager
+	timing   Timing
+}
+
+// reads is all of the library's client that is ever reached: it has no method
+// that writes.
+type reads interface {
+	ReadCoils(address, quantity uint16) ([]byte, error)
+	ReadDiscreteInputs(address, quantity uint16) ([]byte, error)
+	ReadHoldingRegisters(address, quantity uint16) ([]byte, error)
+	ReadInputRegisters(address, quantity uint16) ([]byte, error)
 }
 
 // Reader returns a reader of the unit: 1 to 247 on a serial line, 0 to 255
@@ -91,7 +111,10 @@ func (b *Bus) Reader(unit byte, t Timing) *Reader {
 	if t.Response <= 0 {
 		t.Response = DefaultResponse
 	}
-	s := &sender{bus: b, timing: t}
+	t.InFlight = min(max(t.InFlight, 1), mostInFlight)
+	if !b.tcp || t.Pause > 0 {
+		t.InFlight = 1
+	}
 	var p modbus.Packager
 	if b.tcp {
 		h := modbus.NewTCPClientHandler("") // only its packager is used
@@ -102,40 +125,36 @@ func (b *Bus) Reader(unit byte, t Timing) *Reader {
 		h.SlaveId = unit
 		p = h
 	}
-	return &Reader{bus: b, client: modbus.NewClient2(p, s), sender: s}
+	return &Reader{bus: b, packager: p, timing: t}
 }
 
 // ReadCoils reads 1 to 2000 coils (function code 1), eight to a byte, the first in bit 0.
 func (r *Reader) ReadCoils(ctx context.Context, address, quantity uint16) ([]byte, error) {
-	return r.read(ctx, r.client.ReadCoils, address, quantity)
+	return r.read(ctx, reads.ReadCoils, address, quantity)
 }
 
 // ReadDiscreteInputs reads 1 to 2000 inputs (function code 2), eight to a byte, the first in bit 0.
 func (r *Reader) ReadDiscreteInputs(ctx context.Context, address, quantity uint16) ([]byte, error) {
-	return r.read(ctx, r.client.ReadDiscreteInputs, address, quantity)
+	return r.read(ctx, reads.ReadDiscreteInputs, address, quantity)
 }
 
 // ReadHoldingRegisters reads 1 to 125 registers (function code 3), two bytes each, high byte first.
 func (r *Reader) ReadHoldingRegisters(ctx context.Context, address, quantity uint16) ([]byte, error) {
-	return r.read(ctx, r.client.ReadHoldingRegisters, address, quantity)
+	return r.read(ctx, reads.ReadHoldingRegisters, address, quantity)
 }
 
 // ReadInputRegisters reads 1 to 125 registers (function code 4), two bytes each, high byte first.
 func (r *Reader) ReadInputRegisters(ctx context.Context, address, quantity uint16) ([]byte, error) {
-	return r.read(ctx, r.client.ReadInputRegisters, address, quantity)
+	return r.read(ctx, reads.ReadInputRegisters, address, quantity)
 }
 
-// read runs one transaction under the bus's lock, with ctx carried past the
-// library, which knows none, by the sender.
-func (r *Reader) read(ctx context.Context, f func(a, q uint16) ([]byte, error), a, q uint16) ([]byte, error) {
+// read runs one transaction, with ctx carried past the library, which knows
+// none, by a sender of its own.
+func (r *Reader) read(ctx context.Context, f func(c reads, a, q uint16) ([]byte, error), a, q uint16) ([]byte, error) {
 	if int(a)+int(q) > 1<<16 {
 		return nil, &Error{Kind: Refused, Code: 2}
 	}
-	r.bus.mu.Lock()
-	defer r.bus.mu.Unlock()
-	r.sender.ctx = ctx
-	data, err := f(a, q)
-	r.sender.ctx = nil
+	data, err := f(modbus.NewClient2(r.packager, &sender{r.bus, r.timing, ctx}), a, q)
 	if err == nil {
 		return data, nil
 	}
@@ -152,11 +171,11 @@ func (r *Reader) read(ctx context.Context, f func(a, q uint16) ([]byte, error), 
 	return nil, &Error{Kind: Refused, Code: 3, Err: err}
 }
 
-// sender is the modbus.Transporter of one Reader.
+// sender is the modbus.Transporter of one read.
 type sender struct {
 	bus    *Bus
 	timing Timing
-	ctx    context.Context // of the call under way; guarded by bus.mu
+	ctx    context.Context
 }
 
 // Send implements modbus.Transporter. It refuses every function code that
@@ -172,8 +191,16 @@ func (s *sender) Send(adu []byte) ([]byte, error) {
 	}
 	x.unit, x.function = pdu[0], pdu[1]
 	x.address, x.quantity = binary.BigEndian.Uint16(pdu[2:]), binary.BigEndian.Uint16(pdu[4:])
-	frame, err := s.bus.transact(s.ctx, &x)
-	s.bus.record(&x, frame, err)
+	var frame []byte
+	var err *Error
+	if s.bus.gate.enter(s.ctx, s.timing.InFlight) {
+		frame, err = s.bus.transact(s.ctx, &x)
+		s.bus.record(&x, frame, err) // before leave: x may hold the line's buffer
+		s.bus.gate.leave(s.timing.InFlight)
+	} else {
+		err = ctxError(s.ctx)
+		s.bus.record(&x, nil, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -185,43 +212,47 @@ func (s *sender) Send(adu []byte) ([]byte, error) {
 // idle, the adapter was replugged) is reopened and asked once more.
 func (b *Bus) transact(ctx context.Context, x *exchange) ([]byte, *Error) {
 	for again := false; ; again = true {
-		if b.closed {
-			return nil, &Error{Kind: NotConnected, Err: errClosed}
-		}
 		if ctx.Err() != nil {
 			return nil, ctxError(ctx)
 		}
-		conn, opened, err := b.link.get(ctx)
+		conn, err := b.link.get(ctx)
 		if err != nil {
 			if errors.Is(ctx.Err(), context.Canceled) {
 				return nil, ctxError(ctx)
 			}
 			return nil, &Error{Kind: NotConnected, Err: err}
 		}
-		if opened {
-			b.framing.reset()
-			b.trace.count(func(c *Counters) { c.Opens++ })
-		}
-		frame, e := b.framing.exchange(ctx, conn, x)
+		frame, e := b.framing.exchange(ctx, conn.stream, x)
 		if e == nil || e.Kind == Refused {
-			b.link.proved()
+			b.link.proved(conn)
 			return frame, e
 		}
-		old := b.link.used
+		old := conn.used.Load()
 		if e.lost {
-			b.link.drop(e.Err)
+			b.link.drop(conn, e.Err)
 		}
 		if !e.dead || !old || again {
 			return nil, e
 		}
+		x.aside(x, nil, e)
 	}
 }
 
-// record files the transaction in the trace, as it was on the line.
+// record files the transaction in the trace, as it was on the line, and before
+// it what else had to be sent for it.
 func (b *Bus) record(x *exchange, frame []byte, e *Error) {
+	for _, a := range x.asides {
+		t := b.transaction(&a.exchange, a.frame, a.err)
+		t.Aside = true
+		b.trace.add(t)
+	}
 	if x.probe != nil {
 		x = x.probe
 	}
+	b.trace.add(b.transaction(x, frame, e))
+}
+
+func (b *Bus) transaction(x *exchange, frame []byte, e *Error) Transaction {
 	t := Transaction{
 		Start: x.start, Unit: x.unit, Function: x.function, Address: x.address, Quantity: x.quantity,
 		Request: x.adu, Answer: x.received,
@@ -239,7 +270,7 @@ func (b *Bus) record(x *exchange, frame []byte, e *Error) {
 		t.Kind, t.Code = Refused, b.exception(frame)
 		t.Note = exceptionName(t.Code)
 	}
-	b.trace.add(t)
+	return t
 }
 
 // exception returns the exception code of an answer, 0 when it brings data.

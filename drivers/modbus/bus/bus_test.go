@@ -391,7 +391,7 @@ func TestOnlyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, mode := range allModes {
 			r := newRig(t, mode, false)
-			u := r.Reader(1, Timing{})
+			u := &sender{r.Bus, Timing{Response: limit, InFlight: 1}, context.Background()}
 			for fc := range 256 {
 				if readOnly(byte(fc)) {
 					continue
@@ -400,7 +400,7 @@ func TestOnlyReads(t *testing.T) {
 				if mode == "tcp" {
 					adu = []byte{0, 1, 0, 0, 0, 6, 1, byte(fc), 0, 0, 0, 1}
 				}
-				if _, err := u.sender.Send(adu); err == nil {
+				if _, err := u.Send(adu); err == nil {
 					t.Errorf("%s: function code %d was sent", mode, fc)
 				}
 			}

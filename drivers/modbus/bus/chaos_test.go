@@ -153,7 +153,7 @@ func FuzzParseMBAP(f *testing.F) {
 	f.Add([]byte{0, 1, 0, 0, 0, 5, 1, 3, 2, 0, 9})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := request{unit: 1, function: 3, quantity: 1, adu: []byte{0, 1, 0, 0, 0, 6, 1, 3, 0, 0, 0, 1}}
-		v, n, _ := parseMBAP(r, b)
+		v, n, _ := parseMBAP(b)
 		if v != answer {
 			return
 		}

@@ -116,9 +116,9 @@ func soundFrame(b []byte) (n int, ok bool) {
 const mbapHeader = 7
 
 // parseMBAP looks at the bytes of a TCP connection that are not yet consumed.
-// A foreign frame is a stale answer; damaged means that the stream has lost
-// its framing and the connection is of no more use.
-func parseMBAP(r request, b []byte) (v verdict, n int, why string) {
+// With answer the first n are one whole frame, whosever it is; damaged means
+// that the stream has lost its framing and the connection is of no more use.
+func parseMBAP(b []byte) (v verdict, n int, why string) {
 	if len(b) < 6 {
 		return more, 0, ""
 	}
@@ -132,9 +132,6 @@ func parseMBAP(r request, b []byte) (v verdict, n int, why string) {
 	n = 6 + length
 	if len(b) < n {
 		return more, n, ""
-	}
-	if binary.BigEndian.Uint16(b) != binary.BigEndian.Uint16(r.adu) {
-		return foreign, n, ""
 	}
 	return answer, n, ""
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -29,50 +31,118 @@ const (
 // link keeps one stream open. While it waits for the next attempt every
 // request fails at once, so a missing port costs no time and no CPU.
 type link struct {
-	open     func(context.Context) (stream, error)
-	conn     stream
-	used     bool // an answer has come over conn
-	failures int  // attempts since the last answer
+	open    func(context.Context) (stream, error)
+	opening chan struct{} // of one: whoever is opening
+
+	mu       sync.Mutex // guards everything below; never held while opening
+	conn     *connection
+	closed   bool
+	failures int // attempts since the last answer
 	retryAt  time.Time
 	last     error // why the last attempt failed
 }
 
+// connection is an open stream.
+type connection struct {
+	stream
+	used atomic.Bool // an answer has come over it
+}
+
+// failer is a stream that notices by itself that it was lost.
+type failer interface{ failed() error }
+
 // get returns the open stream, opening it if it is due.
-func (l *link) get(ctx context.Context) (conn stream, opened bool, err error) {
-	if l.conn != nil {
-		return l.conn, false, nil
+func (l *link) get(ctx context.Context) (*connection, error) {
+	select {
+	case l.opening <- struct{}{}:
+		defer func() { <-l.opening }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
 	}
-	if now := time.Now(); now.Before(l.retryAt) {
-		return nil, false, fmt.Errorf("%w (next attempt in %v)", l.last, l.retryAt.Sub(now).Round(10*time.Millisecond))
+	if c, err := l.current(); c != nil || err != nil {
+		return c, err
 	}
-	conn, err = l.open(ctx)
+	s, err := l.open(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err != nil {
-		if ctx.Err() == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		if !errors.Is(ctx.Err(), context.Canceled) {
 			l.fail(err)
 		}
-		return nil, false, err
+		return nil, err
 	}
-	l.conn, l.used = conn, false
-	return conn, true, nil
+	if l.closed {
+		s.Close()
+		return nil, errClosed
+	}
+	l.conn = &connection{stream: s}
+	return l.conn, nil
+}
+
+// current returns the open stream; neither it nor an error means that it is
+// time to open it.
+func (l *link) current() (*connection, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil, errClosed
+	}
+	if l.conn != nil {
+		f, ok := l.conn.stream.(failer)
+		if !ok || f.failed() == nil {
+			return l.conn, nil
+		}
+		l.discard(f.failed())
+	}
+	if now := time.Now(); now.Before(l.retryAt) {
+		return nil, fmt.Errorf("%w (next attempt in %v)", l.last, l.retryAt.Sub(now).Round(10*time.Millisecond))
+	}
+	return nil, nil
 }
 
 // proved notes that an answer came: the link is sound.
-func (l *link) proved() { l.used, l.failures = true, 0 }
+func (l *link) proved(c *connection) {
+	c.used.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.failures = 0
+}
 
-// drop closes the stream. One that had worked may be reopened at once, and so
-// may one that did not, the first time; then it is backed off from.
-func (l *link) drop(why error) {
-	if l.conn == nil {
-		return
+// drop closes the stream, unless that was done already.
+func (l *link) drop(c *connection, why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.conn == c {
+		l.discard(why)
 	}
+}
+
+// discard closes the stream. One that had worked may be reopened at once, and
+// so may one that did not, the first time; then it is backed off from.
+func (l *link) discard(why error) {
+	used := l.conn.used.Load()
 	l.conn.Close() // its error adds nothing: the stream is lost already
 	l.conn = nil
 	l.fail(why)
-	if l.used || l.failures == 1 {
+	if used || l.failures == 1 {
 		l.retryAt = time.Time{}
 	}
 }
 
+// close ends the link for good.
+func (l *link) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	if l.conn == nil {
+		return nil
+	}
+	err := l.conn.Close()
+	l.conn = nil
+	return err
+}
+
+// fail notes a failure and when to try again; l.mu is held.
 func (l *link) fail(why error) {
 	wait := min(backoffFirst<<min(l.failures, 10), backoffMost)
 	l.failures++

@@ -3,30 +3,45 @@ package bus
 import (
 	"context"
 	"encoding/binary"
+	"errors"
+	"io"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// silentLimit is after how many transactions in a row without a single byte a
-// connection is taken for half open and dialled anew.
+// silentLimit is after how many response limits in a row without a single byte
+// a connection is taken for half open and dialled anew.
 const silentLimit = 3
 
-// mbap speaks Modbus TCP. Bytes that arrive after a time-out stay in buf, so
-// the stream keeps its framing, and are dropped by their transaction identifier.
-// Nothing but its framing guards a stream without a CRC, so whatever puts that
-// in doubt ends the connection.
+// mbap speaks Modbus TCP: requests go out as they come, answers find theirs by
+// the transaction identifier, in any order. An answer that nobody waits for any
+// more is counted and dropped. Nothing but its framing guards a stream without
+// a CRC, so whatever puts that in doubt ends the connection.
 type mbap struct {
-	trace  *trace
-	id     uint16 // of the last request; the packagers' own would collide between units
-	buf    []byte
-	silent int
-	rest   [256]time.Time
-	space  [1024]byte
+	trace *trace
+	last  atomic.Uint32
+	rest  [256]time.Time // of units with a Pause; those are alone on the bus
 }
 
-func newMBAP(t *trace) *mbap { return &mbap{trace: t, id: uint16(rand.Uint32())} }
+func newMBAP(t *trace) *mbap {
+	m := &mbap{trace: t}
+	m.last.Store(rand.Uint32())
+	return m
+}
 
-func (m *mbap) reset() { m.buf, m.silent = m.space[:0], 0 }
+// id returns the identifier of a new transaction. Those of requests in flight
+// together differ in both bytes, so no damage to one of them makes another.
+func (m *mbap) id() uint16 { return uint16(m.last.Add(1)) * 0x0101 }
+
+// attach starts the reader of a new connection; closing the wire ends it.
+func (m *mbap) attach(c stream) stream {
+	w := &wire{stream: c, trace: m.trace, gone: make(chan struct{})}
+	go w.receive()
+	return w
+}
 
 // unframed is a Garbled that ends the connection.
 func unframed(format string, a ...any) *Error {
@@ -38,79 +53,231 @@ func unframed(format string, a ...any) *Error {
 // exchange sends x.adu, with a transaction identifier of its own written into
 // it, and returns the answer as a frame of its own.
 func (m *mbap) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Error) {
-	stop := watch(ctx, c)
-	defer stop()
-	if p := x.timing.Pause; p > 0 && !sleepUntil(ctx, m.rest[x.unit].Add(p)) {
-		return nil, ctxError(ctx)
-	}
-	m.id++
-	binary.BigEndian.PutUint16(x.adu, m.id)
-	x.start = time.Now()
-	deadline := x.start.Add(x.timing.Response)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	defer func() {
-		if x.end.IsZero() {
-			x.end = time.Now()
-		}
-		m.rest[x.unit] = x.end
-	}()
-	c.SetWriteDeadline(deadline)
-	if _, err := c.Write(x.adu); err != nil {
-		return nil, lostError("send", err, false)
-	}
-	heard := false
-	for {
-		for {
-			v, n, why := parseMBAP(x.request, m.buf)
-			if v == more {
-				break
-			}
-			if v == damaged {
-				x.received = append([]byte(nil), m.buf...)
-				return nil, unframed("%s", why)
-			}
-			frame := append([]byte(nil), m.buf[:n]...)
-			m.buf = m.space[:copy(m.space[:], m.buf[n:])]
-			if v == foreign {
-				m.trace.count(func(c *Counters) { c.Late++ })
-				continue
-			}
-			x.received = frame
-			if why := checkPDU(x.request, frame[6], frame[mbapHeader:]); why != "" {
-				return nil, unframed("%s", why)
-			}
-			if v, _, why := parseMBAP(x.request, m.buf); v == damaged {
-				return nil, unframed("what follows the answer is %s", why)
-			}
-			return frame, nil
-		}
-		n, err := readUntil(ctx, c, m.buf[len(m.buf):cap(m.buf)], deadline)
-		m.buf = m.buf[:len(m.buf)+n]
-		switch {
-		case err == nil:
-			heard, m.silent = true, 0
-			x.end = time.Now()
-			continue
-		case !timedOut(err):
-			return nil, lostError("receive", err, heard)
-		case ctx.Err() != nil && ctxError(ctx).Kind == Canceled:
+	if x.timing.Pause > 0 {
+		if !sleepUntil(ctx, m.rest[x.unit].Add(x.timing.Pause)) {
 			return nil, ctxError(ctx)
 		}
+		defer func() { m.rest[x.unit] = x.end }()
+	}
+	binary.BigEndian.PutUint16(x.adu, m.id())
+	x.start = time.Now()
+	return c.(*wire).ask(ctx, x)
+}
+
+// wire is one connection. Its reader runs until the connection ends.
+type wire struct {
+	stream
+	trace *trace
+	gone  chan struct{} // closed when the reader has ended
+
+	mu     sync.Mutex // guards everything below; never held while reading or writing
+	calls  []*call    // in flight, oldest first
+	buf    []byte     // received, not yet a whole frame
+	reads  uint64     // how often something was received
+	silent int        // response limits in a row without a byte
+	judged time.Time  // when silent was last raised
+	broken error      // why the connection is of no more use
+}
+
+// call is a request in flight.
+type call struct {
+	request
+	reads uint64        // the wire's when it was sent
+	done  chan struct{} // closed when one of the following is set
+	frame []byte        // the answer
+	err   *Error
+	heard []byte    // what spoke against it
+	at    time.Time // when the answer or the error came
+}
+
+// failed returns why the connection is of no more use, nil while it is.
+func (w *wire) failed() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.broken
+}
+
+// Close implements io.Closer and waits for the reader.
+func (w *wire) Close() error {
+	err := w.stream.Close()
+	<-w.gone
+	return err
+}
+
+// ask sends x and waits for its answer, for the response limit or the context.
+func (w *wire) ask(ctx context.Context, x *exchange) ([]byte, *Error) {
+	c := &call{request: x.request, done: make(chan struct{})}
+	w.mu.Lock()
+	if w.broken != nil {
+		defer w.mu.Unlock()
 		x.end = time.Now()
-		x.received = append([]byte(nil), m.buf...)
-		var e *Error
-		if len(m.buf) > 0 {
-			e = unframed("only %d bytes of a frame came in time", len(m.buf))
-		} else {
-			e = noReply("nothing within %v", x.timing.Response)
+		return nil, lostError("send", w.broken, false)
+	}
+	c.reads = w.reads
+	w.calls = append(w.calls, c)
+	w.mu.Unlock()
+
+	deadline := x.start.Add(x.timing.Response)
+	w.SetWriteDeadline(deadline)
+	if _, err := w.Write(x.adu); err != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.remove(c)
+		x.end = time.Now()
+		return nil, lostError("send", err, false)
+	}
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-c.done:
+	case <-timer.C:
+		w.giveUp(c, x.start, noReply("nothing within %v", x.timing.Response))
+	case <-ctx.Done():
+		w.giveUp(c, x.start, ctxError(ctx))
+	}
+	x.end, x.received = c.at, c.heard
+	if c.err == nil {
+		x.received = c.frame
+	}
+	return c.frame, c.err
+}
+
+// giveUp ends a call that has waited long enough, unless it has just ended.
+func (w *wire) giveUp(c *call, start time.Time, why *Error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	select {
+	case <-c.done:
+		return
+	default:
+	}
+	w.remove(c)
+	c.at, c.err = time.Now(), why
+	if why.Kind == Canceled {
+		return
+	}
+	if w.mine(c) {
+		c.heard = slices.Clone(w.buf)
+		c.err = unframed("only %d bytes of a frame came in time", len(w.buf))
+	}
+	// Calls that waited side by side are one silence.
+	if w.reads == c.reads && !start.Before(w.judged) {
+		w.judged = c.at
+		if w.silent++; w.silent >= silentLimit {
+			c.err.lost = true
 		}
-		if !heard {
-			if m.silent++; m.silent >= silentLimit {
-				e.lost = true
+	}
+}
+
+// mine reports whether what was received begins, or may begin, the answer to c.
+func (w *wire) mine(c *call) bool {
+	return len(w.buf) == 1 || len(w.buf) > 1 && binary.BigEndian.Uint16(w.buf) == c.id()
+}
+
+func (c *call) id() uint16 { return binary.BigEndian.Uint16(c.adu) }
+
+func (w *wire) remove(c *call) {
+	if i := slices.Index(w.calls, c); i >= 0 {
+		w.calls = slices.Delete(w.calls, i, i+1)
+	}
+}
+
+// finish ends a call with an answer or an error.
+func (w *wire) finish(c *call, frame []byte, err *Error, heard []byte) {
+	w.remove(c)
+	c.frame, c.err, c.heard, c.at = frame, err, heard, time.Now()
+	close(c.done)
+}
+
+// receive reads until the connection ends or loses its framing.
+func (w *wire) receive() {
+	defer close(w.gone)
+	var chunk [512]byte
+	for {
+		n, err := w.Read(chunk[:])
+		if n == 0 {
+			if err == nil {
+				err = io.EOF
 			}
+			w.mu.Lock()
+			w.fail(err)
+			w.mu.Unlock()
+			return
 		}
-		return nil, e
+		w.mu.Lock()
+		w.reads++
+		w.silent = 0
+		w.buf = append(w.buf, chunk[:n]...)
+		sound := w.deliver()
+		w.mu.Unlock()
+		if !sound {
+			return
+		}
+	}
+}
+
+// fail ends every call in flight: the connection is of no more use.
+func (w *wire) fail(err error) {
+	w.broken = err
+	for len(w.calls) > 0 {
+		c := w.calls[0]
+		half := w.mine(c)
+		e := lostError("receive", err, half)
+		var heard []byte
+		if half {
+			heard = slices.Clone(w.buf)
+		}
+		w.finish(c, nil, e, heard)
+	}
+}
+
+// errUnframed is what the others in flight are told when one answer has put
+// the framing in doubt.
+var errUnframed = errors.New("the connection was given up over another answer")
+
+// deliver hands out the whole frames; false means that the framing is lost.
+func (w *wire) deliver() bool {
+	used := 0
+	defer func() { w.buf = w.buf[:copy(w.buf, w.buf[used:])] }()
+	for {
+		rest := w.buf[used:]
+		v, n, why := parseMBAP(rest)
+		if v == more {
+			return true
+		}
+		var c *call
+		if i := slices.IndexFunc(w.calls, func(c *call) bool { return c.id() == binary.BigEndian.Uint16(rest) }); i >= 0 {
+			c = w.calls[i]
+		}
+		if v == damaged && c == nil && len(w.calls) > 0 {
+			c = w.calls[0] // whose it is cannot be told; the oldest has waited longest
+		}
+		heard := rest
+		switch {
+		case v == damaged:
+		case c == nil:
+			w.trace.count(func(c *Counters) { c.Late++ })
+			used += n
+			continue
+		default:
+			heard = rest[:n]
+			if why = checkPDU(c.request, rest[6], rest[mbapHeader:n]); why != "" {
+				break
+			}
+			if v, _, what := parseMBAP(rest[n:]); v == damaged {
+				why = "what follows the answer is " + what
+				break
+			}
+			w.finish(c, slices.Clone(rest[:n]), nil, nil)
+			used += n
+			continue
+		}
+		if c != nil {
+			w.finish(c, nil, unframed("%s", why), slices.Clone(heard))
+		}
+		used = len(w.buf)
+		w.buf, used = w.buf[:0], 0
+		w.fail(errUnframed)
+		return false
 	}
 }

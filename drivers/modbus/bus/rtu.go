@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -23,6 +24,24 @@ type exchange struct {
 	end      time.Time // the last byte of the answer
 	received []byte    // all bytes since start
 	probe    *exchange // sent in its place and failed
+	asides   []aside   // what else was sent for it
+}
+
+// aside is a request sent on behalf of another: a probe that was answered, or
+// a first attempt over a connection that proved dead.
+type aside struct {
+	exchange
+	frame []byte
+	err   *Error
+}
+
+// aside notes what was sent for x, and what came of it, for the trace.
+func (x *exchange) aside(a *exchange, frame []byte, err *Error) {
+	y := *a
+	y.asides, y.probe = nil, nil
+	y.adu, y.received = slices.Clone(a.adu), slices.Clone(a.received)
+	x.asides = append(x.asides, aside{y, frame, err})
+	x.received = nil
 }
 
 // rtu speaks RTU frames over a stream and knows the state of the line.
@@ -43,8 +62,11 @@ type rtu struct {
 	buf  [2 * maxRTU]byte
 }
 
-// reset forgets what a lost stream left behind; late answers stay possible.
-func (r *rtu) reset() { r.busy, r.dirty = time.Now(), false }
+// attach forgets what a lost stream left behind; late answers stay possible.
+func (r *rtu) attach(c stream) stream {
+	r.busy, r.dirty = time.Now(), false
+	return c
+}
 
 // quiet is the silence that ends whatever is still being sent to us.
 func (r *rtu) quiet() time.Duration { return r.gap + slack }
@@ -64,10 +86,12 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	if owed.owes(x.form()) {
 		p := &exchange{request: owed.probe(x.request), timing: x.timing}
 		r.trace.count(func(c *Counters) { c.Probes++ })
-		if _, err := r.once(ctx, c, p); err != nil {
+		frame, err := r.once(ctx, c, p)
+		if err != nil {
 			x.probe = p
 			return nil, err
 		}
+		x.aside(p, frame, nil)
 		if err := r.settle(ctx, c, x); err != nil {
 			return nil, err
 		}

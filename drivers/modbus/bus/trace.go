@@ -17,6 +17,11 @@ type Transaction struct {
 	Kind              Kind   // 0: data came
 	Code              byte   // exception code when Kind is Refused
 	Note              string // what was wrong, "" when nothing was
+	// Aside marks a request that nobody asked for by itself: one register asked
+	// for first, to learn that no older answer is under way (Counters.Probes),
+	// or an attempt over a connection that proved dead and was repeated over a
+	// new one. Counters do not count it as a request.
+	Aside bool
 }
 
 // Counters count what happened on a Bus since it was made.
@@ -38,10 +43,12 @@ type Counters struct {
 	Probes uint64
 	// Opens counts how often the port was opened or the peer dialled with success.
 	Opens uint64
+	// Attempts counts how often that was tried.
+	Attempts uint64
 }
 
 // traceDepth is how many transactions the ring keeps: at 9600 baud the last
-// few seconds, at 60 KiB in the worst case.
+// few seconds, at 100 KiB in the worst case.
 const traceDepth = 128
 
 // trace is the ring. Its buffers are reused, so a running bus allocates nothing for it.
@@ -63,6 +70,9 @@ func (t *trace) add(x Transaction) {
 	x.Request, x.Answer = req, ans
 	*slot = x
 	c := &t.counts
+	if x.Aside {
+		return
+	}
 	c.Requests++
 	switch x.Kind {
 	case 0:
