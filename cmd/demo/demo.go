@@ -75,6 +75,12 @@ func (d *demo) run(ctx context.Context) error {
 	if d.verbose {
 		d.log = daemon.Logger(d.errOut)
 	}
+	if host, _, err := net.SplitHostPort(d.listen); err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback() {
+		return fmt.Errorf("--listen %s is not an address on loopback, as 127.0.0.1:8080; the console has no log-in yet", d.listen)
+	}
+	if d.length < 0 {
+		return fmt.Errorf("--for %v is not a length of time; write for example 40s", d.length)
+	}
 	dir := d.dir
 	if dir == "" {
 		var err error

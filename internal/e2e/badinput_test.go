@@ -19,7 +19,7 @@ func badBuild(t *testing.T) string {
 	t.Helper()
 	dir := badFolder(t)
 	out, err := exec.Command("go", "build", "-o", dir+"/",
-		"luquan/cmd/gatewayd", "luquan/cmd/hubd", "luquan/cmd/gatewayctl", "luquan/cmd/plantsim").CombinedOutput()
+		"luquan/cmd/gatewayd", "luquan/cmd/hubd", "luquan/cmd/gatewayctl", "luquan/cmd/plantsim", "luquan/cmd/demo").CombinedOutput()
 	if err != nil {
 		t.Fatalf("build the commands: %v\n%s", err, out)
 	}
@@ -326,6 +326,8 @@ func badCommandLines(t *testing.T, bin string) {
 		{"unknown flag of hubd", []string{"hubd", "run", "--confg", "x"}, 2, []string{`hubd run: unknown flag: --confg`, `see hubd run --help`}},
 		{"unknown flag of gatewayctl", []string{"gatewayctl", "check", "--jsno", "x"}, 2, []string{`gatewayctl check: unknown flag: --jsno`, `see gatewayctl check --help`}},
 		{"unknown flag of plantsim", []string{"plantsim", "--sit", "x"}, 2, []string{`plantsim: unknown flag: --sit`, `see plantsim --help`}},
+		{"a demo for all", []string{"demo", "--listen", "0.0.0.0:0"}, 1, []string{`demo: --listen 0.0.0.0:0 is not an address on loopback, as 127.0.0.1:8080; the console has no log-in yet`}},
+		{"a demo of no length", []string{"demo", "--for", "-5s"}, 1, []string{`demo: --for -5s is not a length of time; write for example 40s`}},
 		{"unknown verb", []string{"hubd", "rules", "chekc"}, 2, []string{`hubd rules: unknown command "chekc"; did you mean "check"\?`, `see hubd rules --help`}},
 		{"no verb", []string{"hubd"}, 2, []string{`hubd: say what to do: rules, run`, `see hubd --help`}},
 	} {

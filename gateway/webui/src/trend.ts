@@ -3,7 +3,7 @@
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { api, type History, type Point } from "./api";
 import { h, replace, text } from "./dom";
-import { clock, doubt, when } from "./format";
+import { clock, doubt, plain, when } from "./format";
 import { t, type Key } from "./lang";
 import { store } from "./store";
 import type { Scope } from "./scope";
@@ -138,6 +138,10 @@ export function trend(p: Point, scope: Scope): HTMLElement {
     plot.setScale("x", window_());
   };
 
+  /** codes are no quantity: whole numbers, told by what they mean. */
+  const codes = !!(p.enum || p.bits);
+  const whole = Array.from({ length: 10 }, (_, i) => [10 ** i, 2 * 10 ** i, 5 * 10 ** i]).flat();
+
   const options = (): uPlot.Options => {
     const line = css("--trend1"), muted = css("--muted"), grid = css("--line");
     const font = `12px ${css("--font") || "sans-serif"}`;
@@ -150,7 +154,7 @@ export function trend(p: Point, scope: Scope): HTMLElement {
       scales: { x: { time: true }, y: { range: (_u, min, max) => room(min, max) } },
       axes: [
         { stroke: muted, font, grid: { stroke: grid, width: 1 }, ticks: { stroke: grid, width: 1 }, space: 80, values: (_u, ticks) => ticks.map((s) => (span > 2 * 86400 ? when(s * 1000).slice(0, 5) : clock(s * 1000).slice(0, span > 1200 ? 5 : 8))) },
-        { stroke: muted, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 64, values: (_u, ticks, _a, _f, step) => ticks.map((v) => figures(v, decimals(step))), label: unit(), labelSize: 18, labelFont: font },
+        { stroke: muted, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 64, values: (_u, ticks, _a, _f, step) => ticks.map((v) => figures(v, decimals(step))), ...(codes && { incrs: whole }), label: unit(), labelSize: 18, labelFont: font },
       ],
       series: [
         {},
@@ -169,6 +173,11 @@ export function trend(p: Point, scope: Scope): HTMLElement {
             return;
           }
           const same = s.min[i] === s.max[i];
+          if (codes) { // a code has a meaning, and codes have no mean
+            const word = (v: number | null | undefined) => plain(p, v ?? null);
+            text(readout, `${when(s.t[i]! * 1000)}  ${same ? word(s.mean[i]) : `${word(s.min[i])} – ${word(s.max[i])}`}`);
+            return;
+          }
           text(readout, `${when(s.t[i]! * 1000)}  ${same ? "" : t("trend.mean") + " "}${show(s.mean[i])} ${unit()}` + (same ? "" : `  (${show(s.min[i])} – ${show(s.max[i])})`));
         }],
       },
@@ -178,7 +187,7 @@ export function trend(p: Point, scope: Scope): HTMLElement {
   /** room leaves air above and below, and never draws noise of the last digit as mountains. */
   const room = (min: number | null, max: number | null): [number, number] => {
     if (min === null || max === null) return [0, 1];
-    const least = Math.max(Math.abs(max), Math.abs(min)) * 0.01 || 1;
+    const least = codes ? 2 : Math.max(Math.abs(max), Math.abs(min)) * 0.01 || 1;
     const pad = Math.max((max - min) * 0.12, (least - (max - min)) / 2, 0);
     return [min - pad, max + pad];
   };
