@@ -92,9 +92,11 @@ func (s *session) committed(now time.Time, doc []byte) {
 		u.free(h.Epoch, e.Upto, e.Also)
 		moved = s.settle(h.Epoch, e) || moved
 	}
-	// A first word that settles nothing is perhaps a hub's that came to the
-	// broker later than we did, and what we published before came to nobody.
-	if u.hub != c.Hub && (u.hub != "" || !moved && len(s.sent) > 0) {
+	// A first word that has nothing of this epoch is perhaps a hub's that came
+	// to the broker later than we did: what we published before came to nobody.
+	ours := c.Epochs[s.epoch]
+	late := u.hub == "" && ours.Upto == 0 && len(ours.Also) == 0 && len(s.sent) > 0
+	if late || u.hub != "" && u.hub != c.Hub {
 		u.log.Info("the hub changed; what it has not committed is sent again", "hub", short(c.Hub), "before", short(u.hub))
 		for _, x := range s.sent {
 			s.backlog = append(s.backlog, x.span)

@@ -194,11 +194,12 @@ func TestHubChange(t *testing.T) {
 }
 
 // TestHubComesLater: the board was at the broker before the hub, so what it
-// published came to nobody. The hub's first word, which settles nothing, has it
-// sent again at once; the next word does not.
+// published came to nobody. The hub's first word, which has nothing of this
+// epoch, has it sent again at once; the next word does not.
 func TestHubComesLater(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n, q := &network{}, newQueue()
+		q.before(t, 900, Label("0ld", oldCfg), 3)
 		b := start(t, n, q, nil)
 		after(time.Second)
 		b.poll(4)
@@ -206,11 +207,11 @@ func TestHubComesLater(t *testing.T) {
 		l := n.link()
 		l.take()
 		b.refreshed()
-		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {}})
+		l.commit("h/1", map[uint64]wire.CommitEpoch{900: {Upto: 2}, 1000: {}})
 		after(time.Second)
-		expect(t, "sent again", said(rows(t, l.take())), "backfill 1000/1 2 3 4")
+		expect(t, "sent again", said(rows(t, l.take())), "backfill 900/3, backfill 1000/1 2 3 4")
 		expect(t, "refreshed", b.refreshed(), "")
-		l.commit("h/1", map[uint64]wire.CommitEpoch{1000: {}})
+		l.commit("h/1", map[uint64]wire.CommitEpoch{900: {Upto: 2}, 1000: {}})
 		after(time.Second)
 		expect(t, "told twice", said(rows(t, l.take())), "")
 	})
