@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"math"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -28,6 +27,8 @@ type device struct {
 	log    *slog.Logger
 	info   telemetry.DeviceInfo
 	groups []*group
+	limits plan.Limits // Bad grows as the device refuses
+	cost   plan.Line
 
 	refresh atomic.Uint64 // raised by Refresh
 	told    telemetry.Quality
@@ -38,7 +39,7 @@ type device struct {
 type group struct {
 	points    []point
 	spans     []plan.Span // all that the points need
-	requests  []request   // in plan order; changed when the device refuses one
+	requests  []request   // in plan order; planned anew when the device refuses one
 	refreshed uint64      // the device's refresh at this group's last sample
 }
 
@@ -53,17 +54,12 @@ type point struct {
 	sentAt time.Time
 }
 
-// request is one transaction of the plan.
-type request struct {
-	plan.Span
-	alone bool // refused joined, so its values are asked for one by one: nothing is left to divide
-}
-
 // result is what a request brought in this poll.
 type result struct {
 	plan.Span
 	data    []byte
 	quality telemetry.Quality
+	code    byte // Modbus exception code when Refused
 }
 
 // Info implements drivers.Device.
@@ -77,11 +73,10 @@ func (d *device) Refresh() { d.refresh.Add(1) }
 func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	g := d.groups[index]
 	s := telemetry.Sample{Device: d.info.Name, Kind: d.info.Kind, Group: index, Tags: d.info.Tags}
-	results := make([]result, 0, len(g.requests))
 	gone := telemetry.Good // why the rest is not asked for
-	take := func(r request) (result, bool) {
+	take := func(r plan.Span) (result, bool) {
 		if gone != telemetry.Good {
-			return result{Span: r.Span, quality: gone}, true
+			return result{Span: r, quality: gone}, true
 		}
 		res, canceled := d.read(ctx, r)
 		if canceled {
@@ -94,36 +89,9 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 		}
 		return res, true
 	}
-	for i := 0; i < len(g.requests); i++ {
-		r := g.requests[i]
-		res, ok := take(r)
-		if !ok {
-			return s, false
-		}
-		parts := g.parts(r)
-		if res.quality != telemetry.Refused || r.alone || len(parts) < 2 {
-			results = append(results, res)
-			continue
-		}
-		// Refused as a whole; perhaps only one register in it is not there.
-		good, from := 0, len(results)
-		for _, p := range parts {
-			res, ok := take(p)
-			if !ok {
-				return s, false
-			}
-			if res.quality == telemetry.Good {
-				good++
-			}
-			results = append(results, res)
-		}
-		if good > 0 {
-			g.requests = slices.Replace(g.requests, i, i+1, parts...)
-			i += len(parts) - 1
-			d.log.Info("request refused as a whole is read in parts from now on",
-				"table", profile.Table(r.Table).String(), "address", r.Address, "count", r.Count,
-				"parts", len(parts), "refused", len(results)-from-good)
-		}
+	results, ok := d.readAll(g, take)
+	if !ok {
+		return s, false
 	}
 	if s.Time.IsZero() || gone != telemetry.Good {
 		s.Time = time.Now() // the final time-out
@@ -134,7 +102,7 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 }
 
 // read runs one transaction. canceled means that the poll was called off.
-func (d *device) read(ctx context.Context, r request) (res result, canceled bool) {
+func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bool) {
 	f := d.reader.ReadHoldingRegisters
 	switch r.Table {
 	case plan.Coil:
@@ -145,7 +113,7 @@ func (d *device) read(ctx context.Context, r request) (res result, canceled bool
 		f = d.reader.ReadInputRegisters
 	}
 	data, err := f(ctx, r.Address, r.Count)
-	res = result{Span: r.Span, data: data}
+	res = result{Span: r, data: data}
 	if err != nil {
 		d.why = err
 	}
@@ -158,6 +126,7 @@ func (d *device) read(ctx context.Context, r request) (res result, canceled bool
 	case bus.Refused:
 		res.quality = telemetry.Refused
 		e = err.(*bus.Error)
+		res.code = e.Code
 		if e.Code == 10 || e.Code == 11 { // a gateway speaking for a device that is silent
 			res.quality = telemetry.NoReply
 		}
@@ -171,28 +140,6 @@ func (d *device) read(ctx context.Context, r request) (res result, canceled bool
 		return res, true
 	}
 	return res, false
-}
-
-// parts divides a request into what its points need, nothing joined: spans
-// that overlap are one, as they are read together.
-func (g *group) parts(r request) []request {
-	var in []plan.Span
-	for _, s := range g.spans {
-		if covers(r.Span, s) && !slices.Contains(in, s) {
-			in = append(in, s)
-		}
-	}
-	slices.SortFunc(in, func(a, b plan.Span) int { return int(a.Address) - int(b.Address) })
-	var out []request
-	for _, s := range in {
-		if n := len(out); n > 0 && int(s.Address) < int(out[n-1].Address)+int(out[n-1].Count) {
-			end := max(int(out[n-1].Address)+int(out[n-1].Count), int(s.Address)+int(s.Count))
-			out[n-1].Count = uint16(end - int(out[n-1].Address))
-			continue
-		}
-		out = append(out, request{Span: s, alone: true})
-	}
-	return out
 }
 
 func covers(r, s plan.Span) bool {

@@ -120,8 +120,9 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 	for _, key := range slices.Sorted(maps.Keys(cfg.Tags)) {
 		d.info.Tags = append(d.info.Tags, telemetry.Tag{Key: key, Value: cfg.Tags[key]})
 	}
-	cost.Fixed += p.Limits.Pause
-	limits := plan.Limits{MaxRegisters: p.Limits.MaxRegisters, Gaps: p.Limits.Gaps != profile.GapsError}
+	d.limits = plan.Limits{MaxRegisters: p.Limits.MaxRegisters, Gaps: p.Limits.Gaps != profile.GapsError}
+	d.cost = cost
+	d.cost.Fixed += max(0, p.Limits.Pause-cost.Silence)
 	byPeriod := map[time.Duration][]point{}
 	for _, pt := range cfg.chosen() {
 		byPeriod[pt.every] = append(byPeriod[pt.every], pt)
@@ -135,12 +136,10 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 				g.spans = append(g.spans, plan.Span{Table: plan.Table(s.Table), Address: s.Address, Count: s.Count})
 			}
 		}
-		for _, r := range plan.Plan(g.spans, limits, cost) {
-			g.requests = append(g.requests, request{Span: r})
-		}
 		d.groups = append(d.groups, g)
 		d.info.Groups = append(d.info.Groups, info)
 	}
+	d.replan()
 	return d
 }
 
