@@ -1,28 +1,40 @@
 // Package poll reads the devices of each bus at their periods: one loop a bus,
 // the earliest deadline first.
 //
-// Each group of a device has a grid of due times, fixed by its period and a
-// phase drawn from the device's name, so that devices of one period are spread
-// over it and stay where they are across restarts; time spent polling never
-// shifts the grid. A slot that cannot be kept, because the bus was busy, is
-// skipped and counted, never queued: a reading that is two periods old when it
-// is taken helps nobody and would only delay the next.
+// Each group of a device has a grid of due times, fixed by its period and an
+// offset; the groups of one period are spread evenly over it. Time spent
+// polling never shifts the grid. A slot that cannot be kept, because the bus
+// was busy, is skipped and counted, never queued: a reading that is two
+// periods old when it is taken helps nobody and would only delay the next.
+// That periods cannot be kept is told in the log, once for as long as it lasts.
 //
-// A device that does not answer costs its time-out. After three polls in a row
-// without any answer it is probed less often, its pause doubling to 30 s (or
-// its period, if that is longer), so that it takes its own share of the line
-// and not the others'. Only a probe yields a sample: a row says that the device
+// When the devices of a bus want more than all of its time, those that want
+// most are held to what is left when the others have theirs: a device that
+// answers at the last moment, or all of whose answers are half missing, costs
+// itself its period and no other.
+//
+// A device that does not answer costs its time-out. All devices that fail
+// share half of the time that the others leave, whoever they are and however
+// they fail, so the others keep their periods. Within that share a device is
+// asked at its own slots at first; after three polls in a row without any
+// answer it is probed less often, its pause doubling to 30 s (or its period,
+// if that is longer). Only a probe yields a sample: a row says that the device
 // was asked and what came of it, and a "no reply" for a slot in which nothing
 // was sent would be made up. The hub learns of the silence from the first
-// rows, and hears at least every 30 s that it lasts. The first answer brings
-// the device back to its periods at once.
+// rows, and hears every 30 s that it lasts, or as often as the share allows.
+// The first answer brings the device back to its periods at once.
+//
+// A transaction under way cannot be broken off: whatever is due while a
+// time-out runs comes later by as much. Predict and its siblings say by how
+// much, and which periods can be kept at all.
 package poll
 
 import (
 	"context"
 	"errors"
-	"hash/fnv"
 	"log/slog"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,23 +45,12 @@ import (
 const (
 	patience = 3                // polls without an answer before backing off
 	maxPause = 30 * time.Second // between probes of a dead device, unless its period is longer
-	settle   = time.Second      // all groups are polled once within it after the start
 )
 
 // Sink takes what was polled. Sample is called from the loop of the bus and
 // must not block.
 type Sink interface {
 	Sample(bus string, s telemetry.Sample)
-}
-
-// Stats counts what was done on one bus since the start.
-type Stats struct {
-	Bus     string
-	Polls   uint64        // done, answered or not
-	Failed  uint64        // of them without any answer
-	Skipped uint64        // slots that could not be kept: the bus was busy
-	Dead    int           // devices that are backed off now
-	Busy    time.Duration // spent polling
 }
 
 // Poller polls the devices of its buses.
@@ -70,6 +71,9 @@ func New(buses []drivers.Bus, sink Sink, log *slog.Logger) *Poller {
 	p := &Poller{buses: buses, sink: sink, log: log.With("component", "poll"), stats: make([]Stats, len(buses))}
 	for i, b := range buses {
 		p.stats[i].Bus = b.Name()
+		for _, d := range b.Devices() {
+			p.stats[i].Devices = append(p.stats[i].Devices, DeviceStats{Device: d.Info().Name})
+		}
 	}
 	return p
 }
@@ -78,7 +82,11 @@ func New(buses []drivers.Bus, sink Sink, log *slog.Logger) *Poller {
 func (p *Poller) Stats() []Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]Stats(nil), p.stats...)
+	out := slices.Clone(p.stats)
+	for i := range out {
+		out[i].Devices = slices.Clone(out[i].Devices)
+	}
+	return out
 }
 
 // Run polls until ctx is done and returns when every loop has ended.
@@ -112,48 +120,86 @@ type slot struct {
 	dev    *member
 	group  int
 	period time.Duration
-	due    time.Time
+	grid   time.Time     // a place of the grid
+	due    time.Time     // the place to be kept next
+	cost   time.Duration // of a poll that is answered, smoothed; 0: not known
 }
 
 // member is a device on the loop's bus.
 type member struct {
 	drivers.Device
-	name   string
-	silent int           // polls in a row without an answer
-	pause  time.Duration // between probes while backed off; 0 otherwise
-	until  time.Time     // no probe before
+	name  string
+	index int // among the bus's devices
+	slots []*slot
+
+	failed int               // polls in a row without a sound answer
+	status telemetry.Quality // of the last poll
+	took   time.Duration     // the last poll
+	pause  time.Duration     // between probes while backed off; 0 otherwise
+	until  time.Time         // no poll before: backed off, or held to its share
+}
+
+// demand is the part of the line's time that the device wants.
+func (m *member) demand() float64 {
+	sum := 0.0
+	for _, s := range m.slots {
+		sum += float64(s.cost) / float64(s.period)
+	}
+	return sum
 }
 
 type loop struct {
-	p     *Poller
-	bus   drivers.Bus
-	stats *Stats // guarded by p.mu
-	slots []*slot
+	p       *Poller
+	bus     drivers.Bus
+	stats   *Stats // guarded by p.mu
+	members []*member
+	slots   []*slot
+	// paid is when the share of those that fail will have made up for what
+	// they have taken of the line; drained is when the others will have caught
+	// up with the last time-out.
+	paid, drained time.Time
+
+	episode episode
 }
 
-// phase spreads devices of one period over it, the same after every restart.
-func phase(device string, group int, period time.Duration) time.Duration {
-	h := fnv.New64a()
-	h.Write([]byte(device))
-	h.Write([]byte{byte(group)})
-	return time.Duration(h.Sum64() % uint64(period))
+// settle is the time over which the first polls are spread, whatever the periods.
+const settle = time.Second
+
+// spread gives every slot its first due time and its grid. The slots of one
+// period are spread evenly over it; each period begins elsewhere, by the
+// golden ratio, so that those of several do not fall together.
+func (l *loop) spread(now time.Time) {
+	sharing, seen, order := map[time.Duration]int{}, map[time.Duration]int{}, map[time.Duration]int{}
+	for _, s := range l.slots {
+		if sharing[s.period]++; sharing[s.period] == 1 {
+			order[s.period] = len(order)
+		}
+	}
+	for i, s := range l.slots {
+		_, begin := math.Modf(float64(order[s.period]) * math.Phi)
+		n := float64(sharing[s.period])
+		offset := (float64(seen[s.period]) + begin) / n
+		seen[s.period]++
+		s.grid = now.Add(time.Duration(offset * float64(s.period)))
+		s.due = now.Add(settle * time.Duration(i) / time.Duration(len(l.slots)))
+	}
 }
 
 func (l *loop) run(ctx context.Context) {
-	now := time.Now()
-	for _, d := range l.bus.Devices() {
+	for i, d := range l.bus.Devices() {
 		info := d.Info()
-		m := &member{Device: d, name: info.Name}
+		m := &member{Device: d, name: info.Name, index: i}
+		l.members = append(l.members, m)
 		for _, g := range info.Groups {
-			// The first poll comes soon, whatever the period; the grid begins behind it.
-			ph := phase(info.Name, g.Index, g.Every)
-			l.slots = append(l.slots, &slot{dev: m, group: g.Index, period: g.Every, due: now.Add(ph % settle)})
+			s := &slot{dev: m, group: g.Index, period: g.Every}
+			m.slots, l.slots = append(m.slots, s), append(l.slots, s)
 		}
 	}
 	if len(l.slots) == 0 {
 		return
 	}
-	anchor := now
+	l.spread(time.Now())
+	begun := map[*slot]bool{}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -169,19 +215,40 @@ func (l *loop) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		began := time.Now()
 		l.poll(ctx, s)
-		l.advance(s, anchor)
+		l.advance(s, began, !begun[s])
+		begun[s] = true
+		l.calmed(time.Now())
 	}
 }
 
 // at is when the slot may be polled: its due time, or later while its device
-// is backed off.
+// is backed off or has had its share of the line.
 func (l *loop) at(s *slot) time.Time {
-	if s.dev.pause > 0 && s.dev.until.After(s.due) {
-		return s.dev.until
+	m := s.dev
+	at := s.due
+	if m.until.After(at) {
+		at = m.until
 	}
-	return s.due
+	if m.failed == 0 {
+		return at
+	}
+	paid := l.paid
+	if m.failed < patience { // a few answers may be lost without ado
+		paid = paid.Add(-time.Duration(patience-1) * l.atShare(m.took))
+		if l.drained.After(paid) {
+			paid = l.drained
+		}
+	}
+	if paid.After(at) {
+		at = paid
+	}
+	return at
 }
+
+// deadline is when the slot should have been polled at the latest.
+func (l *loop) deadline(s *slot) time.Time { return l.at(s).Add(max(s.period, s.dev.pause)) }
 
 // next is the slot with the earliest deadline among those that may be polled
 // now; when there is none, the one that may be polled first.
@@ -190,7 +257,7 @@ func (l *loop) next() *slot {
 	var ready, soon *slot
 	for _, s := range l.slots {
 		at := l.at(s)
-		if !at.After(now) && (ready == nil || at.Add(s.period).Before(l.at(ready).Add(ready.period))) {
+		if !at.After(now) && (ready == nil || l.deadline(s).Before(l.deadline(ready))) {
 			ready = s
 		}
 		if soon == nil || at.Before(l.at(soon)) {
@@ -210,41 +277,104 @@ func (l *loop) poll(ctx context.Context, s *slot) {
 		return // cancelled: nothing is known
 	}
 	l.p.sink.Sample(l.bus.Name(), sample)
-	answered := sample.Status != telemetry.NoReply && sample.Status != telemetry.NotConnected
-	l.p.mu.Lock()
-	l.stats.Polls++
-	l.stats.Busy += time.Since(began)
-	if !answered {
-		l.stats.Failed++
+	m := s.dev
+	m.took, m.status = time.Since(began), sample.Status
+	sound := sample.Status < telemetry.Garbled
+	if sound {
+		l.answered(s, began)
+	} else {
+		l.fail(s, began)
 	}
-	l.p.mu.Unlock()
-	l.judge(s, answered, sample.Status)
+	load := l.load()
+	l.count(func(st *Stats) {
+		st.Polls++
+		st.Busy += m.took
+		st.Load = load
+		d := &st.Devices[m.index]
+		d.Polls++
+		d.Silent = m.pause > 0
+		if !sound {
+			st.Failed++
+			d.Failed++
+		}
+	})
 }
 
-// judge notes whether the device lives and how long it is left alone.
-func (l *loop) judge(s *slot, answered bool, status telemetry.Quality) {
-	m := s.dev
-	if answered {
-		if m.pause > 0 {
-			l.count(func(st *Stats) { st.Dead-- })
-			l.p.log.Info("device is asked at its periods again", "bus", l.bus.Name(), "device", m.name)
-			now := time.Now()
-			for _, other := range l.slots { // its other groups are read at once, and missed nothing
-				if other.dev == m && other != s && other.due.Before(now) {
-					other.due = now
-				}
-			}
-			s.due = now
+// demands are what the devices that answer want of the line.
+func (l *loop) demands() []float64 {
+	out := make([]float64, 0, len(l.members))
+	for _, m := range l.members {
+		if m.failed == 0 {
+			out = append(out, m.demand())
 		}
-		m.silent, m.pause = 0, 0
-		return
 	}
-	if m.silent++; m.silent < patience {
+	return out
+}
+
+// load is what they want together.
+func (l *loop) load() float64 {
+	sum := 0.0
+	for _, d := range l.demands() {
+		sum += d
+	}
+	return sum
+}
+
+// atShare is how long what is taken by one that fails is paid for.
+func (l *loop) atShare(took time.Duration) time.Duration {
+	return time.Duration(float64(took) / failingShare(used(l.demands())))
+}
+
+// answered notes that the device lives, and how much of the line it takes.
+func (l *loop) answered(s *slot, began time.Time) {
+	m, now := s.dev, time.Now()
+	if s.cost == 0 {
+		s.cost = m.took
+	}
+	s.cost += (m.took - s.cost) / 2
+	if m.pause > 0 {
+		l.count(func(st *Stats) { st.Dead-- })
+		l.p.log.Info("device is asked at its periods again", "bus", l.bus.Name(), "device", m.name)
+	}
+	if m.failed > 0 { // its other groups are read at once, and missed nothing
+		for _, other := range m.slots {
+			if other != s && other.due.Before(now) {
+				other.due = now
+			}
+		}
+		s.due = now
+	}
+	for _, other := range l.members { // the line is there: so may they be
+		if other.status == telemetry.NotConnected {
+			other.until = now
+		}
+	}
+	m.failed, m.pause, m.until = 0, 0, time.Time{}
+	if most := level(l.demands()); m.demand() > most {
+		m.until = began.Add(time.Duration(float64(m.took) / most))
+	}
+}
+
+// fail notes that the device gave no sound answer, what that cost the line,
+// and how long it is left alone.
+func (l *loop) fail(s *slot, began time.Time) {
+	m := s.dev
+	m.failed++
+	if l.paid.Before(began) {
+		l.paid = began
+	}
+	share := l.atShare(m.took)
+	l.paid = l.paid.Add(share)
+	l.drained = began.Add(share / 2) // the share is half of what is left
+	// Asked sooner, in another of its groups, it would hold the line until its
+	// late answer cannot come any more.
+	m.until = time.Now().Add(m.took)
+	if m.status == telemetry.Garbled || m.failed < patience { // what is garbled is alive: its share is enough
 		return
 	}
 	if m.pause == 0 {
 		l.count(func(st *Stats) { st.Dead++ })
-		l.p.log.Warn("device does not answer; it is asked less often", "bus", l.bus.Name(), "device", m.name, "status", status.String())
+		l.p.log.Warn("device does not answer; it is asked less often", "bus", l.bus.Name(), "device", m.name, "status", m.status.String())
 		m.pause = s.period
 	} else {
 		m.pause *= 2
@@ -259,19 +389,28 @@ func (l *loop) count(f func(*Stats)) {
 	f(l.stats)
 }
 
-// advance moves the slot to the next place of its grid that is not past.
-func (l *loop) advance(s *slot, anchor time.Time) {
-	now := time.Now()
-	grid := anchor.Add(phase(s.dev.name, s.group, s.period))
-	n := now.Sub(grid)/s.period + 1
-	if now.Before(grid) {
-		n = 0
+// advance moves the slot to the next place of its grid that is not past. After
+// the first poll, which is off the grid, it is one at least half a period away.
+func (l *loop) advance(s *slot, began time.Time, first bool) {
+	from := time.Now()
+	if first {
+		from = from.Add(s.period / 2)
 	}
-	due := grid.Add(n * s.period)
-	// Slots between the one just kept and the next one were missed, unless the
-	// device was left alone on purpose.
-	if missed := due.Sub(s.due)/s.period - 1; missed > 0 && s.dev.pause == 0 {
-		l.count(func(st *Stats) { st.Skipped += uint64(missed) })
+	places := max(0, from.Sub(s.grid)/s.period+1)
+	if from.Before(s.grid) {
+		places = 0
+	}
+	due := s.grid.Add(places * s.period)
+	// Slots between the one just kept and the next one were missed.
+	if missed := due.Sub(s.due)/s.period - 1; missed > 0 && !first {
+		if s.dev.failed > 0 {
+			l.count(func(st *Stats) {
+				st.Rested += uint64(missed)
+				st.Devices[s.dev.index].Rested += uint64(missed)
+			})
+		} else {
+			l.skip(s, uint64(missed), began.Sub(s.due))
+		}
 	}
 	s.due = due
 }

@@ -98,47 +98,29 @@ func TestGrid(t *testing.T) {
 			d := newDev(fmt.Sprintf("meter-%d", i), 2*time.Second, 70*time.Millisecond)
 			all, devs = append(all, d), append(devs, d)
 		}
-		start := time.Now()
 		s, st := run(t, 100*time.Second, devs...)
-		phases := map[time.Duration]bool{}
 		for _, d := range all {
 			if n := len(d.polls); n < 49 || n > 52 {
 				t.Errorf("%s: %d polls in 100 s at 2 s", d.name, n)
 			}
-			for i, at := range d.polls {
-				if i == 0 {
-					continue // the first comes early
-				}
-				off := (at.Sub(start) - phase(d.name, 0, 2*time.Second)) % (2 * time.Second)
-				if off < 0 || off > 8*70*time.Millisecond {
-					t.Fatalf("%s: poll %d is %v off its grid", d.name, i, off)
+			for i, at := range d.polls[2:] { // the first comes early
+				if gap := at.Sub(d.polls[i+1]); gap != 2*time.Second {
+					t.Fatalf("%s: poll %d came %v after the one before", d.name, i, gap)
 				}
 			}
-			phases[phase(d.name, 0, 2*time.Second)/(100*time.Millisecond)] = true
 			if got := len(s.samples["b/"+d.name]); got < len(d.polls)-1 {
 				t.Errorf("%s: %d samples of %d polls", d.name, got, len(d.polls))
 			}
 		}
-		if len(phases) < 4 {
-			t.Errorf("phases of 8 devices fall into %d tenths of a second", len(phases))
+		for i, d := range all { // evenly over the period
+			if got, want := d.polls[20].Sub(all[0].polls[20]), time.Duration(i)*250*time.Millisecond; got != want {
+				t.Errorf("%s comes %v after the first, want %v", d.name, got, want)
+			}
 		}
 		if st.Skipped != 0 || st.Failed != 0 || st.Dead != 0 || st.Busy == 0 {
 			t.Errorf("stats %+v", st)
 		}
 	})
-}
-
-// TestPhaseIsStable: it follows from the name alone, and is within the period.
-func TestPhaseIsStable(t *testing.T) {
-	for _, every := range []time.Duration{100 * time.Millisecond, 2 * time.Second, time.Hour} {
-		a := phase("heat-meter-1", 0, every)
-		if a != phase("heat-meter-1", 0, every) || a < 0 || a >= every {
-			t.Errorf("phase %v of %v", a, every)
-		}
-	}
-	if phase("a", 0, time.Hour) == phase("b", 0, time.Hour) || phase("a", 0, time.Hour) == phase("a", 1, time.Hour) {
-		t.Error("two groups share a phase")
-	}
 }
 
 // TestMissedSlotsAreSkipped: a poll of 3.5 periods is followed by one poll at
