@@ -103,7 +103,7 @@ func (r *report) plan(cfg edge.Config) error {
 	}
 	var errs []error
 	for _, bus := range cfg.Buses {
-		b, err := bus.Budget(lib)
+		b, err := bus.Budget(lib, 0)
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ func TestBudget(t *testing.T) {
 		Name: "climate", RTU: &RTU{Port: "/dev/ttyS9", Baud: 9600, Parity: "none"},
 		Devices: []Device{{Name: "room", Profile: profile.Ref{Base: "xy-md02"}, Unit: &unit, Every: 100 * time.Millisecond}},
 	}
-	b, err := c.Budget(lib)
+	b, err := c.Budget(lib, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestBudget(t *testing.T) {
 	}
 
 	c.Devices[0].Profile.Base = "xy-md0"
-	if _, err := c.Budget(lib); err == nil {
+	if _, err := c.Budget(lib, 0); err == nil {
 		t.Error("a profile that is not known has a budget")
 	}
 }

@@ -83,22 +83,29 @@ func (b *Bus) Counters() bus.Counters { return b.line.Counters() }
 // roundTrip is what a request over TCP is taken to cost when requests are planned.
 const roundTrip = 5 * time.Millisecond
 
-// openLine returns the bus and what a transaction on it costs.
+// openLine returns the bus and what a transaction on it is taken to cost.
 func (c *Config) openLine() (*bus.Bus, plan.Line, error) {
 	if c.TCP != nil {
-		b, err := bus.DialTCP(bus.TCPOptions{Address: c.TCP.Address, RTU: c.TCP.Framing == "rtu"})
-		return b, plan.TCP(roundTrip), err
+		b, err := bus.DialTCP(c.TCP.options())
+		return b, c.cost(roundTrip), err
 	}
-	o := bus.RTUOptions{
-		Port:     c.RTU.Port,
-		Baud:     cmp.Or(c.RTU.Baud, defaultBaud),
-		Parity:   map[string]bus.Parity{"": bus.ParityEven, "even": bus.ParityEven, "odd": bus.ParityOdd, "none": bus.ParityNone}[c.RTU.Parity],
-		StopBits: cmp.Or(c.RTU.StopBits, 1),
-		RS485:    map[string]bus.RTS{"high": bus.RTSHigh, "low": bus.RTSLow}[c.RTU.RS485.RTS],
-		Echo:     c.RTU.Echo,
+	b, err := bus.OpenRTU(c.RTU.options())
+	return b, c.cost(plan.DefaultTurnaround), err
+}
+
+func (t *TCP) options() bus.TCPOptions {
+	return bus.TCPOptions{Address: t.Address, RTU: t.Framing == "rtu"}
+}
+
+func (r *RTU) options() bus.RTUOptions {
+	return bus.RTUOptions{
+		Port:     r.Port,
+		Baud:     cmp.Or(r.Baud, defaultBaud),
+		Parity:   map[string]bus.Parity{"": bus.ParityEven, "even": bus.ParityEven, "odd": bus.ParityOdd, "none": bus.ParityNone}[r.Parity],
+		StopBits: cmp.Or(r.StopBits, 1),
+		RS485:    map[string]bus.RTS{"high": bus.RTSHigh, "low": bus.RTSLow}[r.RS485.RTS],
+		Echo:     r.Echo,
 	}
-	b, err := bus.OpenRTU(o)
-	return b, plan.RTU(o.Baud, o.Parity != bus.ParityNone, o.StopBits, plan.DefaultTurnaround), err
 }
 
 // newDevice plans the device's groups.
@@ -106,7 +113,7 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 	p := cfg.resolved
 	d := &device{
 		reader: line.Reader(byte(*cfg.Unit), bus.Timing{
-			Response: cmp.Or(p.Limits.ResponseTimeout, c.Timeout, bus.DefaultResponse),
+			Response: c.response(p.Limits),
 			Pause:    p.Limits.Pause,
 		}),
 		log: log.With("bus", c.Name, "device", cfg.Name, "unit", *cfg.Unit),
