@@ -70,6 +70,9 @@ type Point struct {
 	Deadband Deadband
 	// MaxSilence is how long an unchanged value may be left out; 0 means ten minutes.
 	MaxSilence time.Duration `yaml:"max_silence"`
+	// FrozenAfter is how long the value may stand still, bit for bit, before
+	// it is doubted: nil means the profile's, 0 for ever.
+	FrozenAfter *time.Duration `yaml:"frozen_after"`
 }
 
 // UnmarshalScalar reads the short form, the point's name.
@@ -107,6 +110,7 @@ const (
 	maxEvery       = 24 * time.Hour
 	minTimeout     = 10 * time.Millisecond
 	maxTimeout     = time.Minute
+	maxFrozen      = 30 * 24 * time.Hour
 	defaultSilence = 10 * time.Minute
 	defaultBaud    = 19200
 )
@@ -242,6 +246,15 @@ func (d *Device) validate(doc *conffile.Doc, at conffile.Path, lib *profile.Libr
 		}
 		chosen[p.Name] = true
 		period(doc, pat.With("every"), p.Every)
+		if f := p.FrozenAfter; f != nil && known {
+			every := d.period(pt, p)
+			switch {
+			case *f != 0 && pt.Class == telemetry.String:
+				doc.Errorf(pat.With("frozen_after"), "point %q is a text, which may stand still for ever; leave frozen_after out", p.Name)
+			case *f != 0 && (*f < 2*every || *f > maxFrozen):
+				doc.Errorf(pat.With("frozen_after"), "frozen_after is %v; choose between two periods of the point (%v) and %v, or 0s for a point that may stand still", *f, 2*every, maxFrozen)
+			}
+		}
 		if p.MaxSilence != 0 && !p.Deadband.Set {
 			doc.Errorf(pat.With("max_silence"), "max_silence has no meaning without a deadband")
 		} else if p.MaxSilence < 0 {

@@ -3,13 +3,11 @@ package modbus
 import (
 	"context"
 	"log/slog"
-	"math"
 	"sync/atomic"
 	"time"
 
 	"luquan/drivers/modbus/bus"
 	"luquan/drivers/modbus/plan"
-	"luquan/drivers/modbus/profile"
 	"luquan/gateway/telemetry"
 )
 
@@ -31,6 +29,7 @@ type device struct {
 	cost   plan.Line
 
 	refresh atomic.Uint64 // raised by Refresh
+	noticed *decoding     // the bus's
 	told    telemetry.Quality
 	why     error // of the last transaction that failed, for the log
 }
@@ -41,17 +40,6 @@ type group struct {
 	spans     []plan.Span // all that the points need
 	requests  []request   // in plan order; planned anew when the device refuses one
 	refreshed uint64      // the device's refresh at this group's last sample
-}
-
-// point is a chosen point, and what was last sent of it.
-type point struct {
-	def        *profile.Point
-	every      time.Duration
-	deadband   Deadband
-	maxSilence time.Duration
-
-	sent   telemetry.Value // zero: the next good value is sent whatever it is
-	sentAt time.Time
 }
 
 // result is what a request brought in this poll.
@@ -144,82 +132,6 @@ func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bo
 
 func covers(r, s plan.Span) bool {
 	return r.Table == s.Table && s.Address >= r.Address && int(s.Address)+int(s.Count) <= int(r.Address)+int(r.Count)
-}
-
-// fill decodes the results into the sample.
-func (d *device) fill(s *telemetry.Sample, g *group, results []result) {
-	read := false
-	for _, r := range results {
-		read = read || r.quality == telemetry.Good
-		s.Status = s.Status.Worst(r.quality)
-	}
-	if !read {
-		for i := range g.points {
-			g.points[i].sent = telemetry.Value{}
-		}
-		return
-	}
-	s.Status = telemetry.Good
-	all := g.refreshed != d.refresh.Load()
-	g.refreshed = d.refresh.Load()
-	s.Readings = make([]telemetry.Reading, 0, len(g.points))
-	var current *profile.Point
-	words := func(t profile.Table, address uint16) (uint16, telemetry.Quality) {
-		return word(current, results, t, address)
-	}
-	for i := range g.points {
-		p := &g.points[i]
-		current = p.def
-		v, q := p.def.Decode(words)
-		if q == telemetry.Good && !all && p.unchanged(v, s.Time) {
-			continue
-		}
-		p.sent, p.sentAt = telemetry.Value{}, s.Time
-		if q == telemetry.Good {
-			p.sent = v
-		}
-		s.Readings = append(s.Readings, telemetry.Reading{Point: p.def.Name, Value: v, Quality: q})
-	}
-}
-
-// word looks an address up in the result that brought the whole span p needs
-// it in: a value is never put together from two answers.
-func word(p *profile.Point, results []result, t profile.Table, address uint16) (uint16, telemetry.Quality) {
-	for _, n := range p.Needs() {
-		if n.Table != t || address < n.Address || int(address) >= int(n.Address)+int(n.Count) {
-			continue
-		}
-		span := plan.Span{Table: plan.Table(n.Table), Address: n.Address, Count: n.Count}
-		for _, r := range results {
-			if !covers(r.Span, span) {
-				continue
-			}
-			i := int(address - r.Address)
-			switch {
-			case r.quality != telemetry.Good:
-				return 0, r.quality
-			case t.IsBit():
-				return uint16(r.data[i/8]>>(i%8)) & 1, telemetry.Good
-			default:
-				return uint16(r.data[2*i])<<8 | uint16(r.data[2*i+1]), telemetry.Good
-			}
-		}
-	}
-	panic("BUG: point " + p.Name + " looks at a word that was not planned")
-}
-
-// unchanged reports whether v may be left out at the time now.
-func (p *point) unchanged(v telemetry.Value, now time.Time) bool {
-	if !p.deadband.Set || p.sent.IsZero() || now.Sub(p.sentAt) >= p.maxSilence {
-		return false
-	}
-	if v == p.sent {
-		return true
-	}
-	if v.Class() == telemetry.String {
-		return false
-	}
-	return math.Abs(v.Float()-p.sent.Float()) <= max(p.deadband.Absolute, p.deadband.Percent/100*math.Abs(p.sent.Float()))
 }
 
 // tell logs a change of what the device as a whole is like.

@@ -21,6 +21,7 @@ type Bus struct {
 	name    string
 	line    *bus.Bus
 	devices []drivers.Device
+	noticed decoding
 }
 
 var (
@@ -60,7 +61,9 @@ func (c *Config) build(line *bus.Bus, cost plan.Line, log *slog.Logger) *Bus {
 	}
 	b := &Bus{name: c.Name, line: line}
 	for i := range c.Devices {
-		b.devices = append(b.devices, c.newDevice(&c.Devices[i], line, cost, log))
+		d := c.newDevice(&c.Devices[i], line, cost, log)
+		d.noticed = &b.noticed
+		b.devices = append(b.devices, d)
 	}
 	return b
 }
@@ -79,6 +82,9 @@ func (b *Bus) Trace() []bus.Transaction { return b.line.Trace() }
 
 // Counters returns what was counted on the bus so far.
 func (b *Bus) Counters() bus.Counters { return b.line.Counters() }
+
+// Decoding returns what the decoder noticed on the bus so far.
+func (b *Bus) Decoding() Decoding { return b.noticed.load() }
 
 // roundTrip is what a request over TCP is taken to cost when requests are planned.
 const roundTrip = 5 * time.Millisecond
@@ -163,18 +169,28 @@ func (d *Device) chosen() []point {
 		if c == nil && len(d.Points) > 0 {
 			continue
 		}
-		pt := point{def: def, every: cmp.Or(d.Every, d.resolved.Every)}
-		if def.Every != d.resolved.Every { // the profile says so of this point
-			pt.every = def.Every
-			if d.Every != 0 {
-				pt.every = max(d.Every, def.Every)
+		pt := point{def: def, own: ownSpan(def), every: d.period(def, c), frozenAfter: def.FrozenAfter}
+		if c != nil {
+			pt.deadband, pt.maxSilence = c.Deadband, cmp.Or(c.MaxSilence, defaultSilence)
+			if c.FrozenAfter != nil {
+				pt.frozenAfter = *c.FrozenAfter
 			}
 		}
-		if c != nil {
-			pt.every = cmp.Or(c.Every, pt.every)
-			pt.deadband, pt.maxSilence = c.Deadband, cmp.Or(c.MaxSilence, defaultSilence)
+		if pt.frozenAfter != 0 { // the profile did not know how seldom the point is read here
+			pt.frozenAfter = max(pt.frozenAfter, 2*pt.every)
 		}
 		out = append(out, pt)
 	}
 	return out
+}
+
+// period is how often a point is read; c is what is written of it, or nil.
+func (d *Device) period(def *profile.Point, c *Point) time.Duration {
+	switch {
+	case c != nil && c.Every != 0:
+		return c.Every
+	case def.Every == d.resolved.Every: // the profile says nothing of this point
+		return cmp.Or(d.Every, d.resolved.Every)
+	}
+	return max(d.Every, def.Every)
 }

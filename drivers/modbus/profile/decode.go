@@ -32,18 +32,38 @@ type Words func(t Table, address uint16) (word uint16, q telemetry.Quality)
 // unit, and says how good it is. With a quality that carries no value the
 // Value is zero. It is the worst quality of the words when any of them is not
 // there; Invalid when the device says so, by a sentinel, a validity register
-// or a number that cannot be one; OutOfRange carries the value.
-func (p *Point) Decode(words Words) (telemetry.Value, telemetry.Quality) {
+// or a number that cannot be one; OutOfRange carries the value. raw is a
+// counter's number as it stands in the register, before any scaling; 0 of
+// every other point.
+func (p *Point) Decode(words Words) (v telemetry.Value, raw float64, q telemetry.Quality) {
 	var space [4]uint16
 	own := space[:0]
-	q := telemetry.Good
+	for i := range p.Words {
+		w, wq := words(p.Table, p.Address+i)
+		own, q = append(own, w), q.Worst(wq)
+	}
+	return p.decode(own, words, q)
+}
+
+// DecodeOwn is Decode where the point's own registers are at hand: data begins
+// with them, two bytes each, high byte first, as Modbus sends them. words is
+// asked for the other ones only: scale, unit and validity.
+func (p *Point) DecodeOwn(data []byte, words Words) (v telemetry.Value, raw float64, q telemetry.Quality) {
+	var space [4]uint16
+	own := space[:0]
+	data = data[:2*int(p.Words)]
+	for i := 0; i < len(data); i += 2 {
+		own = append(own, uint16(data[i])<<8|uint16(data[i+1]))
+	}
+	return p.decode(own, words, telemetry.Good)
+}
+
+// decode decodes own, whose words came with the quality q.
+func (p *Point) decode(own []uint16, words Words, q telemetry.Quality) (telemetry.Value, float64, telemetry.Quality) {
 	read := func(t Table, a uint16) uint16 {
 		w, wq := words(t, a)
 		q = q.Worst(wq)
 		return w
-	}
-	for i := range p.Words {
-		own = append(own, read(p.Table, p.Address+i))
 	}
 	times, exp := int64(1), 0
 	if p.ScaleFrom != nil {
@@ -69,25 +89,42 @@ func (p *Point) Decode(words Words) (telemetry.Value, telemetry.Quality) {
 	}
 	switch {
 	case q != telemetry.Good:
-		return telemetry.Value{}, q
+		return telemetry.Value{}, 0, q
 	case valid != telemetry.Good:
-		return telemetry.Value{}, valid
+		return telemetry.Value{}, 0, valid
 	case !known || exp > maxPow10 || exp < -maxPow10:
-		return telemetry.Value{}, telemetry.Invalid
+		return telemetry.Value{}, 0, telemetry.Invalid
 	}
 	if p.Class == telemetry.String {
-		return p.text(own)
+		v, q := p.text(own)
+		return v, 0, q
 	}
 	raw, ok := p.raw(own)
 	if !ok {
-		return telemetry.Value{}, telemetry.Invalid
+		return telemetry.Value{}, 0, telemetry.Invalid
 	}
-	for _, s := range p.Invalid {
-		if s.match(raw) {
-			return telemetry.Value{}, s.Quality
+	for i := range p.Invalid {
+		if p.Invalid[i].match(raw) {
+			return telemetry.Value{}, 0, p.Invalid[i].Quality
 		}
 	}
 	return p.number(own, raw, cv, times, exp)
+}
+
+// Wrap is the raw number at which a counter begins again at 0; 0 where nothing
+// is known: a float has no end of its own.
+func (p *Point) Wrap() float64 {
+	switch {
+	case p.WrapsAt != 0:
+		return float64(p.WrapsAt)
+	case p.Type.IsFloat() || p.Type == Text:
+		return 0
+	case p.Encoding == BCD:
+		return math.Pow10(int(p.Type.Width() / 4))
+	case p.Encoding == Base10000:
+		return math.Pow10(4 * int(p.Words))
+	}
+	return math.Ldexp(1, int(p.width()))
 }
 
 func (v *Validity) judge(word uint16) telemetry.Quality {
@@ -190,23 +227,27 @@ func mask(width uint) uint64 {
 }
 
 // number makes a Float or Int of the raw bits.
-func (p *Point) number(own []uint16, raw uint64, cv *conv, times int64, exp int) (telemetry.Value, telemetry.Quality) {
+func (p *Point) number(own []uint16, raw uint64, cv *conv, times int64, exp int) (telemetry.Value, float64, telemetry.Quality) {
 	x, ok := p.exact(raw)
 	if !ok {
-		return telemetry.Value{}, telemetry.Invalid
+		return telemetry.Value{}, 0, telemetry.Invalid
+	}
+	read := 0.0
+	if p.Counter {
+		read = x.float()
 	}
 	if p.Class == telemetry.Int {
 		i, ok := x.int()
 		if !ok {
-			return telemetry.Value{}, telemetry.Invalid // an unsigned one that no int64 holds
+			return telemetry.Value{}, 0, telemetry.Invalid // an unsigned one that no int64 holds
 		}
-		return telemetry.IntValue(i), p.judge(float64(i))
+		return telemetry.IntValue(i), read, p.judge(float64(i))
 	}
 	f := 0.0
 	if p.Encoding == IntPlusFraction {
 		frac, ok := floatNumber(float64(math.Float32frombits(uint32(p.join(own[2:])))), 32)
 		if !ok {
-			return telemetry.Value{}, telemetry.Invalid
+			return telemetry.Value{}, 0, telemetry.Invalid
 		}
 		sum := x.rat()
 		f = cv.applyRat(sum.Add(sum, frac.rat()))
@@ -216,9 +257,9 @@ func (p *Point) number(own []uint16, raw uint64, cv *conv, times int64, exp int)
 	}
 	v := telemetry.FloatValue(f)
 	if v.IsZero() {
-		return v, telemetry.Invalid
+		return v, 0, telemetry.Invalid
 	}
-	return v, p.judge(v.Float())
+	return v, read, p.judge(v.Float())
 }
 
 // judge compares with the maker's range, in the canonical unit.

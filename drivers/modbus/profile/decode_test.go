@@ -151,7 +151,7 @@ func TestDecode(t *testing.T) {
 	}
 	for _, tt := range tests {
 		p := point(t, tt.point)
-		v, q := p.Decode(words(hex(t, tt.bytes)...))
+		v, _, q := p.Decode(words(hex(t, tt.bytes)...))
 		got := v.String()
 		if q != telemetry.Good {
 			got = strings.TrimSpace(got + " [" + q.String() + "]")
@@ -169,7 +169,7 @@ func TestDecode(t *testing.T) {
 // came by, and a refused scale register is not a scale of 0.
 func TestWorstQuality(t *testing.T) {
 	p := point(t, "table: holding, address: 0, type: u16, unit: W, scale_from: {table: input, address: 0, rule: pow10}")
-	v, q := p.Decode(func(tb Table, _ uint16) (uint16, telemetry.Quality) {
+	v, _, q := p.Decode(func(tb Table, _ uint16) (uint16, telemetry.Quality) {
 		if tb == Input {
 			return 0, telemetry.Refused
 		}
@@ -186,7 +186,7 @@ func TestTenthsAreDecimals(t *testing.T) {
 	for scale, digits := range map[string]int{"0.1": 1, "0.01": 2, "0.001": 3} {
 		p := point(t, "table: holding, address: 0, type: u16, unit: V, scale: "+scale)
 		for raw := range 1 << 16 {
-			v, _ := p.Decode(words(uint16(raw)))
+			v, _, _ := p.Decode(words(uint16(raw)))
 			s := strconv.Itoa(raw)
 			for len(s) <= digits {
 				s = "0" + s
@@ -239,7 +239,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint16(0xffff), uint16(0xffff), uint16(0xffff), uint16(0xffff), uint16(1))
 	f.Fuzz(func(t *testing.T, a, b, c, d, e uint16) {
 		for i, p := range compiled {
-			v, q := p.Decode(words(a, b, c, d, e))
+			v, _, q := p.Decode(words(a, b, c, d, e))
 			if q.HasValue() == v.IsZero() || (!v.IsZero() && v.Class() != p.Class) {
 				t.Errorf("%s: %04x: %v (%s) with quality %s", points[i], []uint16{a, b, c, d, e}, v, v.Class(), q)
 			}

@@ -83,6 +83,15 @@ func (x number) rat() *big.Rat {
 
 const exactFloat = 1 << 53 // every whole number to here is a float64
 
+// float returns the float64 near x, for comparing.
+func (x number) float() float64 {
+	f := float64(x.mant) * math.Pow10(x.exp)
+	if x.neg {
+		return -f
+	}
+	return f
+}
+
 // fast is apply in machine words: both terms of the last division are whole
 // numbers that a float64 holds exactly, so the division rounds correctly.
 func (c *conv) fast(x number, times int64) (float64, bool) {

@@ -68,10 +68,13 @@ type rawPoint struct {
 	Bits      map[int64]telemetry.Label
 	Counter   *bool
 	WrapsAt   uint64 `yaml:"wraps_at"`
-	Range     *rawRange
-	Every     time.Duration
-	Access    string
-	Note      string
+
+	FrozenAfter time.Duration `yaml:"frozen_after"`
+
+	Range  *rawRange
+	Every  time.Duration
+	Access string
+	Note   string
 
 	at conffile.Path // where it stands in the document that is being read
 }

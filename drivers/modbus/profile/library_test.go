@@ -108,7 +108,7 @@ func TestKnownBytes(t *testing.T) {
 		if !ok {
 			t.Fatalf("%s has no point %s", id, point)
 		}
-		v, q := pt.Decode(func(_ profile.Table, a uint16) (uint16, telemetry.Quality) {
+		v, _, q := pt.Decode(func(_ profile.Table, a uint16) (uint16, telemetry.Quality) {
 			if i := int(a) - int(at); i >= 0 && i < len(regs) {
 				return regs[i], telemetry.Good
 			}

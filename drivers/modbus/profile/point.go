@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"luquan/gateway/telemetry"
 	"luquan/internal/conffile"
@@ -40,6 +41,7 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 		p.Every = prof.Every
 	}
 	c.period(rp.at.With("every"), p.Every)
+	p.FrozenAfter = rp.FrozenAfter
 	if rp.Access != "" && !slices.Contains([]string{"ro", "rw", "wo"}, rp.Access) {
 		c.errorf(rp.at.With("access"), "access is %q; it is one of ro, rw, wo", rp.Access)
 	}
@@ -379,7 +381,26 @@ func (c *compiler) names(rp rawPoint, p *Point) {
 	if p.Counter && (p.Class == telemetry.String || p.Type == Bit) {
 		c.errorf(rp.at.With("counter"), "only a number can be a counter")
 	}
+	if p.FrozenAfter != 0 {
+		c.frozen(rp.at.With("frozen_after"), p)
+	}
+	if p.WrapsAt != 0 && p.Counter && !p.Type.IsFloat() && float64(p.WrapsAt) > math.Ldexp(1, int(width)) {
+		c.errorf(rp.at.With("wraps_at"), "wraps_at is %d, and %d bits only count to %d", p.WrapsAt, width, mask(width))
+	}
 	if p.WrapsAt != 0 && !p.Counter {
 		c.errorf(rp.at.With("wraps_at"), "wraps_at is for a point with counter: true")
+	}
+}
+
+// maxFrozen is the longest time a point may be given to move in.
+const maxFrozen = 30 * 24 * time.Hour
+
+// frozen checks how long the point may stand still.
+func (c *compiler) frozen(at conffile.Path, p *Point) {
+	switch {
+	case p.Class == telemetry.String:
+		c.errorf(at, "a text may stand still for ever: leave frozen_after out")
+	case p.FrozenAfter < 2*p.Every || p.FrozenAfter > maxFrozen:
+		c.errorf(at, "frozen_after is %s; choose between two periods of the point (%s) and %s", p.FrozenAfter, 2*p.Every, maxFrozen)
 	}
 }

@@ -217,6 +217,9 @@ type Point struct {
 	// WrapsAt is the raw value at which a Counter begins again at 0; 0 where
 	// that is the full width of Type, or nothing is known.
 	WrapsAt uint64
+	// FrozenAfter is how long the value may stand still, bit for bit, before
+	// it is doubted; 0 where it may stand for ever.
+	FrozenAfter time.Duration
 
 	Every  time.Duration // default period
 	Access string        // ro, rw or wo in the maker's book, for reference: we only read
