@@ -32,7 +32,11 @@ func TestCommands(t *testing.T) {
 	}{
 		{"check " + sites + "heating-plant/gateway.yaml", 0, []string{
 			`bus meters: [0-9.]+ % of its time`,
-			` +heat-meter-1 +kamstrup-multical-603 +5 +2 +[0-9.]+ ms +2s +[0-9.]+ %`,
+			` +heat-meter-1 +kamstrup-multical-603 +5 +2 +[0-9.]+ ms +2s +2s +[0-9.]+ %`,
+			` +IF SILENT +HOLDS THE BUS +ASKED EVERY +ALL +OTHERS WAIT`,
+			` +heat-meter-1 +10[0-9.]+ ms +31s +[0-9.]+ % +up to 1[01][0-9]+ ms, keep their periods`,
+			` +IF SLOW +HOLDS THE BUS +READ EVERY +ALL +OTHERS WAIT`,
+			` +makeup-tank +10[0-9.]+ ms +2s +[0-9.]+ % +up to 1[01][0-9]+ ms, keep their periods`,
 			`.*/gateway.yaml is sound: gateway boiler-house-1 of site heating-east`,
 		}, nil},
 		{"check " + sites + "sewage-works/gateway.yaml", 0, []string{`.* is sound: .*`}, nil},
@@ -46,9 +50,15 @@ func TestCommands(t *testing.T) {
 		{"check testdata", 1, nil, []string{`gatewayctl check: testdata: this is a folder; name the file in it`}},
 		{"check", 2, nil, []string{`gatewayctl check: name one file, .*`, `see gatewayctl check --help`}},
 		{"check testdata/busy.yaml", 0, []string{
-			`warning: bus "meters" is busy 7[0-9] % of the time; one silent device will make the others late: .*`,
+			`warning: bus "meters": whenever a silent device is asked it holds the line for 1.2 s, and room-1 skips polls ` +
+				`\(every 27[0-9]ms on average, not 260ms\): choose a longer period .*`,
+			` +room-1 +1[0-9.]+ ms +3[0-9.]+s +[0-9.]+ % +up to 1[0-9]+ ms, keep their periods`,
+			` +room-2 +1[0-9.]+ ms +3[0-9.]+s +[0-9.]+ % +up to 1[0-9]+ ms, room-1 every 27[0-9]ms, not 260ms`,
 			`.* is sound: .*`,
 		}, nil},
+		{"check --turnaround 90ms testdata/busy.yaml", 1, []string{`bus meters: 10[0-9.]+ % of its time`}, []string{
+			`.*bus "meters" cannot keep its periods: its polls take 10[0-9] % of the time; .*`,
+		}},
 		{"check testdata/full.yaml", 1, []string{`bus meters: 1[0-9]{2}\.[0-9] % of its time`}, []string{
 			`gatewayctl check: testdata/full.yaml: bus "meters" cannot keep its periods: its polls take 1[0-9]{2} % of the time; ` +
 				`the fastest it can is every period 1\.[0-9] times as long \(room-1 every 200ms, not 100ms\); .*`,
@@ -101,7 +111,8 @@ func fits(t *testing.T, what, text string, patterns []string) {
 func TestJSON(t *testing.T) {
 	var r report
 	into(t, "check --json "+sites+"heating-plant/gateway.yaml", 0, &r)
-	if !r.Sound || len(r.Errors) != 0 || len(r.Buses) != 3 || len(r.Buses[0].Polls) != 3 || r.Buses[0].Percent <= 0 {
+	if !r.Sound || len(r.Errors) != 0 || len(r.Buses) != 3 || len(r.Buses[0].Polls) != 3 || r.Buses[0].Percent <= 0 ||
+		r.Buses[0].Polls[0].Reached != "2s" || len(r.Buses[0].Silent) != 3 || len(r.Buses[0].Slow) != 3 || r.Buses[0].Silent[0].Polled != "31s" {
 		t.Errorf("got %+v", r)
 	}
 	r = report{}
