@@ -168,14 +168,15 @@ func badConsole(t *testing.T, s *server) (url string) {
 // badNothingAnswers: no broker, no serial port and no device. The gateway
 // runs on, tells each once in a while and ends when it is told to.
 func badNothingAnswers(t *testing.T, bin string) {
-	dir := badFolder(t)
-	badWrite(t, dir, map[string]string{"plain-file": "", "g.yaml": badEdit(t, goodGateway, "buses:\n", `buses:
+	dir, nobody := badFolder(t), freeAddr(t)
+	gateway := strings.ReplaceAll(goodGateway, `127.0.0.1:1"`, nobody+`"`)
+	badWrite(t, dir, map[string]string{"plain-file": "", "g.yaml": badEdit(t, gateway, "buses:\n", `buses:
   - name: file
     rtu: {port: `+filepath.Join(dir, "plain-file")+`}
     devices: [{name: level, profile: qdy30a, unit: 1, every: 1s}]
 `)})
 	g := newServer(t, filepath.Join(bin, "gatewayd"), "--config", filepath.Join(dir, "g.yaml"))
-	down := regexp.MustCompile(`level=WARN msg="uplink is down" .* error="mqtt: cannot reach 127\.0\.0\.1:1: connection refused; check uplink\.broker" retry_in=(\S+)\n`)
+	down := regexp.MustCompile(`level=WARN msg="uplink is down" .* error="mqtt: cannot reach ` + regexp.QuoteMeta(nobody) + `: connection refused; check uplink\.broker" retry_in=(\S+)\n`)
 	var waits []time.Duration
 	eventually(t, 20*time.Second, "three attempts to reach the broker", func() bool {
 		waits = nil
@@ -220,7 +221,7 @@ func badNoInflux(t *testing.T, bin string) {
 		"rules.yaml": goodRules,
 		"page.yaml":  badEdit(t, goodPage, "http://127.0.0.1:9/page", hook.URL),
 		"hub.yaml": badEdit(t, badEdit(t, goodHub, `embedded, listen: "127.0.0.1:0"`, `embedded, listen: "`+mqtt+`"`), "state:",
-			`influx: {url: "http://127.0.0.1:1", bucket: telemetry/autogen, token_file: token}`+"\nstate:"),
+			`influx: {url: "http://`+freeAddr(t)+`", bucket: telemetry/autogen, token_file: token}`+"\nstate:"),
 	})
 	hub := newServer(t, filepath.Join(bin, "hubd"), "run", "--config", filepath.Join(dir, "hub.yaml"))
 	console := badConsole(t, hub)
