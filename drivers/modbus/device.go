@@ -56,12 +56,16 @@ func (d *device) Info() telemetry.DeviceInfo { return d.info }
 // Refresh implements drivers.Refresher.
 func (d *device) Refresh() { d.refresh.Add(1) }
 
+// mostGarbled is how many answers in a row may be damaged before a poll is given up.
+const mostGarbled = 2
+
 // Poll implements drivers.Device. A device that did not answer one request is
-// not asked the next: it would cost the line another response limit.
+// not asked the next: it would cost the line another response limit. So it
+// does after each damaged answer; after two in a row the rest is not asked for.
 func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	g := d.groups[index]
 	s := telemetry.Sample{Device: d.info.Name, Kind: d.info.Kind, Group: index, Tags: d.info.Tags}
-	gone := telemetry.Good // why the rest is not asked for
+	gone, garbled := telemetry.Good, 0 // why the rest is not asked for
 	take := func(r plan.Span) (result, bool) {
 		if gone != telemetry.Good {
 			return result{Span: r, quality: gone}, true
@@ -70,9 +74,15 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 		if canceled {
 			return res, false
 		}
+		if res.quality == telemetry.Garbled {
+			garbled++
+		} else {
+			garbled = 0
+		}
 		if res.quality < telemetry.NoReply {
 			s.Time = time.Now()
-		} else {
+		}
+		if res.quality >= telemetry.NoReply || garbled == mostGarbled {
 			gone = res.quality
 		}
 		return res, true

@@ -322,6 +322,9 @@ func TestOthersKeepTheirPeriodOnTheLine(t *testing.T) {
 					if said.Every[odd] != every {
 						t.Errorf("the forecast gives the others %v", said.Every[odd])
 					}
+					if mode == "garbled" && float64(st.Busy) > 0.75*float64(20*time.Minute) {
+						t.Errorf("the garbled ones take the line to %.0f %%", 100*float64(st.Busy)/float64(20*time.Minute))
+					}
 					if worst > 0.05 {
 						t.Errorf("%s is off by %.1f %%", at, 100*worst)
 					}

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
+	"luquan/drivers/drivertest"
 	"luquan/drivers/modbus/plan"
 	"luquan/gateway/telemetry"
 )
@@ -173,6 +175,28 @@ func TestHopeless(t *testing.T) {
 		}
 		if got := r.requests()[n:]; !slices.Equal(got, []string{"0+14"}) {
 			t.Errorf("then asked %v", got)
+		}
+	})
+}
+
+// TestGarblesEverything: after two damaged answers in a row the rest of the poll is not asked for.
+func TestGarblesEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, strings.Replace(holes, "gaps: ok", "max_registers: 2", 1))
+		defer r.close()
+		damaged, n := map[int]bool{1: true, 3: true, 4: true}, 0
+		r.slave.Script = func(_ int, _, ans []byte) []drivertest.Step {
+			if n++; damaged[n] { // counted here: damage ends a connection over TCP
+				ans = append([]byte(nil), ans...)
+				ans[7] |= 0x40 // a function code that nobody asked for
+			}
+			return []drivertest.Step{{Bytes: ans}}
+		}
+		if got, want := text(r.poll(t)), "good: a=/garbled b=2 c=3 d=/garbled e=/garbled f=/garbled"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if n := len(r.requests()); n != 4 {
+			t.Errorf("%d requests, want 4", n)
 		}
 	})
 }

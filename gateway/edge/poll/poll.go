@@ -135,6 +135,7 @@ type member struct {
 	failed int               // polls in a row without a sound answer
 	status telemetry.Quality // of the last poll
 	took   time.Duration     // the last poll
+	charge time.Duration     // for how long that is paid, if it failed
 	pause  time.Duration     // between probes while backed off; 0 otherwise
 	until  time.Time         // no poll before: backed off, or held to its share
 }
@@ -236,7 +237,7 @@ func (l *loop) at(s *slot) time.Time {
 	}
 	paid := l.paid
 	if m.failed < patience { // a few answers may be lost without ado
-		paid = paid.Add(-time.Duration(patience-1) * l.atShare(m.took))
+		paid = paid.Add(-(patience - 1) * m.charge)
 		if l.drained.After(paid) {
 			paid = l.drained
 		}
@@ -320,11 +321,6 @@ func (l *loop) load() float64 {
 	return sum
 }
 
-// atShare is how long what is taken by one that fails is paid for.
-func (l *loop) atShare(took time.Duration) time.Duration {
-	return time.Duration(float64(took) / failingShare(used(l.demands())))
-}
-
 // answered notes that the device lives, and how much of the line it takes.
 func (l *loop) answered(s *slot, began time.Time) {
 	m, now := s.dev, time.Now()
@@ -363,9 +359,9 @@ func (l *loop) fail(s *slot, began time.Time) {
 	if l.paid.Before(began) {
 		l.paid = began
 	}
-	share := l.atShare(m.took)
-	l.paid = l.paid.Add(share)
-	l.drained = began.Add(share / 2) // the share is half of what is left
+	m.charge = time.Duration(float64(m.took) / failingShare(used(l.demands())))
+	l.paid = l.paid.Add(m.charge)
+	l.drained = began.Add(m.charge / 2) // the share is half of what is left
 	// Asked sooner, in another of its groups, it would hold the line until its
 	// late answer cannot come any more.
 	m.until = time.Now().Add(m.took)
