@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -343,4 +344,46 @@ func TestOthersKeepTheirPeriodOnTheLine(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestBudgetOfAnyBus: random buses of the library's devices, with any speed,
+// turnaround and periods: the line shows what Budget said.
+func TestBudgetOfAnyBus(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	lib := library(t)
+	worst := 0.0
+	for n := range 25 {
+		synctest.Test(t, func(t *testing.T) {
+			head := fmt.Sprintf("rtu: {port: /dev/x, baud: %d, parity: %s, stop_bits: %d}",
+				[]int{4800, 9600, 19200, 38400, 115200}[rng.IntN(5)], []string{"even", "none"}[rng.IntN(2)], 1+rng.IntN(2))
+			if rng.IntN(4) == 0 {
+				head = "tcp: {address: plc}"
+			}
+			text := "name: line\n" + head + "\ndevices:\n"
+			for i := range 2 + rng.IntN(6) {
+				id := lib.Names()[rng.IntN(len(lib.Names()))]
+				if len(lib.Params(id)) > 0 {
+					continue
+				}
+				text += fmt.Sprintf("  - {name: d%d, unit: %d, every: %dms, profile: %s}\n", i, i+1, 2000+rng.IntN(8000), id)
+			}
+			text += "  - {name: room, unit: 99, every: 2s, profile: xy-md02}\n"
+			turnaround := time.Duration(1+rng.IntN(60)) * time.Millisecond
+			r := newLineRig(t, text, turnaround)
+			b, err := r.config.Budget(lib, turnaround)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, st := r.run(20 * time.Minute)
+			gap := time.Duration(r.meter.requests) * r.config.planCost().Silence
+			shown, said := float64(r.meter.busy+gap)/float64(20*time.Minute), b.Share-pauses(r, b)
+			worst = max(worst, math.Abs(shown/said-1))
+			if b.Share < 0.9 && math.Abs(shown/said-1) > 0.05 {
+				t.Errorf("case %d: the line shows %.4f, Budget said %.4f, %+v\n%s", n, shown, said, st, text)
+			}
+		})
+	}
+	t.Logf("at most %.2f %% off", 100*worst)
 }
