@@ -25,19 +25,10 @@ import (
 )
 
 // drain bounds the end of each half, so that Ctrl-C is over within two seconds.
-const drain = 600 * time.Millisecond
+const drain = 400 * time.Millisecond
 
-// sites are the folders of firmware-config/sites in the order of the console's cards.
-var sites = []site{
-	{"heating-plant", hub.OverviewConfig{Points: []string{"heat-meter-1/flow_temp", "heat-meter-1/return_temp", "heat-meter-1/flow", "heat-meter-1/power", "makeup-tank/level"}}},
-	{"sewage-works", hub.OverviewConfig{Points: []string{"wet-well/level", "inlet-pump-1/flow", "inlet-pump-2/flow", "do-probe-1/do", "turbidity-probe-1/turbidity"}}},
-	{"computing-centre", hub.OverviewConfig{Points: []string{"row-a/p_total", "row-b/p_total", "cold-aisle-a/temperature", "loop-meter/flow_temp", "ups-1/load", "ups-1/charge"}}},
-}
-
-type site struct {
-	dir  string
-	card hub.OverviewConfig
-}
+// sites are the folders of firmware-config/sites that the demo runs.
+var sites = []string{"heating-plant", "sewage-works", "computing-centre"}
 
 // fault is what the demo breaks, and mends again.
 var fault = struct {
@@ -108,7 +99,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer pager.Close()
-	h, err := d.newHub(ctx, dir, pager.url, plants)
+	h, err := d.newHub(ctx, dir, pager.url)
 	if err != nil {
 		return err
 	}
@@ -130,11 +121,11 @@ func (d *demo) run(ctx context.Context) error {
 func (d *demo) startPlants(ctx context.Context, dir string) (map[string]*plant.Plant, error) {
 	plants := map[string]*plant.Plant{}
 	for i, s := range sites {
-		p, err := plant.Load(firmwareconfig.FS, path.Join("sites", s.dir), plant.Options{
-			Seed: d.seed + uint64(i), Dir: filepath.Join(dir, "lines", s.dir), Logger: d.log,
+		p, err := plant.Load(firmwareconfig.FS, path.Join("sites", s), plant.Options{
+			Seed: d.seed + uint64(i), Dir: filepath.Join(dir, "lines", s), Logger: d.log,
 		})
 		if err == nil {
-			plants[s.dir] = p
+			plants[s] = p
 			err = p.Start(ctx)
 		}
 		if err != nil {
@@ -144,31 +135,30 @@ func (d *demo) startPlants(ctx context.Context, dir string) (map[string]*plant.P
 	return plants, nil
 }
 
-func (d *demo) newHub(ctx context.Context, dir, phone string, plants map[string]*plant.Plant) (*hub.Hub, error) {
+func (d *demo) newHub(ctx context.Context, dir, phone string) (*hub.Hub, error) {
 	rules := filepath.Join(dir, "rules")
 	if err := os.MkdirAll(rules, 0o750); err != nil {
 		return nil, err
 	}
-	cfg := hub.Config{
-		Name: "demo", Sites: []string{"*"},
-		MQTT:    hub.MQTTConfig{Broker: "embedded", Listen: "127.0.0.1:0"},
-		History: hub.HistoryConfig{Dir: filepath.Join(dir, "history"), Keep: 400},
-		Rules:   []string{filepath.Join(rules, "*.yaml")},
-		Page:    filepath.Join(dir, "page.yaml"),
-		Console: hub.ConsoleConfig{Listen: d.listen},
-		State:   hub.StateConfig{Dir: filepath.Join(dir, "hub")},
+	data, err := fs.ReadFile(firmwareconfig.FS, "sites/hub.yaml")
+	if err != nil {
+		return nil, err
 	}
+	cfg, err := hub.Parse("sites/hub.yaml", data)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MQTT.Listen, cfg.Console.Listen = "127.0.0.1:0", d.listen
+	cfg.State.Dir, cfg.History.Dir = filepath.Join(dir, "hub"), filepath.Join(dir, "history")
+	cfg.Rules, cfg.Page = []string{filepath.Join(rules, "*.yaml")}, filepath.Join(dir, "page.yaml")
 	for _, s := range sites {
-		data, err := fs.ReadFile(firmwareconfig.FS, path.Join("sites", s.dir, "rules.yaml"))
+		data, err := fs.ReadFile(firmwareconfig.FS, path.Join("sites", s, "rules.yaml"))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(rules, s.dir+".yaml"), data, 0o640)
+			err = os.WriteFile(filepath.Join(rules, s+".yaml"), data, 0o640)
 		}
 		if err != nil {
 			return nil, err
 		}
-		card := s.card
-		card.Site, card.Label = plants[s.dir].Site(), plants[s.dir].Label()
-		cfg.Overview = append(cfg.Overview, card)
 	}
 	pages := fmt.Sprintf("channels:\n  phone: {webhook: {url: %q}}\nrotas:\n  duty: {notify: [phone]}\n", phone)
 	if err := os.WriteFile(cfg.Page, []byte(pages), 0o640); err != nil {
@@ -190,7 +180,7 @@ func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) (
 		return nil, err
 	}
 	for _, s := range sites {
-		files, err := fs.Glob(firmwareconfig.FS, path.Join("sites", s.dir, "gateway*.yaml"))
+		files, err := fs.Glob(firmwareconfig.FS, path.Join("sites", s, "gateway*.yaml"))
 		if err != nil {
 			return fail(err)
 		}
@@ -208,10 +198,10 @@ func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) (
 			for i := range cfg.Buses {
 				b := &cfg.Buses[i]
 				if b.TCP != nil {
-					b.TCP.Address = plants[s.dir].Addr(b.Name)
+					b.TCP.Address = plants[s].Addr(b.Name)
 				}
 				if b.RTU != nil {
-					b.RTU.Port = plants[s.dir].Port(b.Name)
+					b.RTU.Port = plants[s].Port(b.Name)
 				}
 			}
 			g, err := edge.New(cfg, edge.Options{Logger: d.log, Version: daemon.Version(), Drain: drain})

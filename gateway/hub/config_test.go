@@ -1,6 +1,8 @@
 package hub
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -108,5 +110,36 @@ func TestReadRules(t *testing.T) {
 				t.Errorf("the rule file's own mistake is missing: %v", err)
 			}
 		})
+	}
+}
+
+// TestExample reads the hub.yaml that stands beside the example sites.
+func TestExample(t *testing.T) {
+	cfg, err := Load("../../firmware-config/sites/hub.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, plan, err := readRules(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rules.Rules()) < 10 || plan == nil || len(cfg.Overview) != 3 {
+		t.Errorf("%d rules, plan %v, %d cards", len(rules.Rules()), plan, len(cfg.Overview))
+	}
+}
+
+func TestLoopbackOnly(t *testing.T) {
+	h := loopbackOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	for host, want := range map[string]int{
+		"127.0.0.1:8080": 200, "localhost": 200, "[::1]:8080": 200,
+		"evil.example": 421, "evil.example:8080": 421, "192.0.2.1:8080": 421, "": 421,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = host
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != want {
+			t.Errorf("Host %q: %d, want %d", host, w.Code, want)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -284,12 +285,32 @@ func (h *Hub) listen() error {
 		return nil
 	})
 	h.server = &http.Server{
-		Handler:           console.Handler(h.consoleOptions()),
+		Handler:           loopbackOnly(console.Handler(h.consoleOptions())),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	return nil
+}
+
+// loopbackOnly refuses requests that name another host. Until the console knows
+// users it listens on loopback only, and a foreign web page must not reach it
+// through a name of its own that it lets resolve to 127.0.0.1 (DNS rebinding).
+// A reverse proxy on this machine names us as it reaches us.
+func loopbackOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			w.Header().Set("Content-Type", "application/json; charset=utf-8")
+			w.WriteHeader(http.StatusMisdirectedRequest)
+			fmt.Fprintln(w, `{"error":"the console answers on this machine only","hint":"open it as http://127.0.0.1:PORT, or let the reverse proxy pass its own Host"}`)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // ConsoleAddr is where the console listens, host:port.
