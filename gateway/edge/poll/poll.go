@@ -224,14 +224,19 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
-// at is when the slot may be polled: its due time, or later while its device
-// is backed off or has had its share of the line.
-func (l *loop) at(s *slot) time.Time {
-	m := s.dev
-	at := s.due
-	if m.until.After(at) {
-		at = m.until
+// wants is when the slot is to be polled: at its due time, or later while its
+// device is backed off.
+func (s *slot) wants() time.Time {
+	if s.dev.until.After(s.due) {
+		return s.dev.until
 	}
+	return s.due
+}
+
+// at is when the slot may be polled: when it wants, or later while those that
+// fail have had their share of the line.
+func (l *loop) at(s *slot) time.Time {
+	m, at := s.dev, s.wants()
 	if m.failed == 0 {
 		return at
 	}
@@ -252,23 +257,33 @@ func (l *loop) at(s *slot) time.Time {
 func (l *loop) deadline(s *slot) time.Time { return l.at(s).Add(max(s.period, s.dev.pause)) }
 
 // next is the slot with the earliest deadline among those that may be polled
-// now; when there is none, the one that may be polled first.
+// now, of those that fail only the one that has waited longest; when there is
+// none, the one that may be polled first.
 func (l *loop) next() *slot {
 	now := time.Now()
-	var ready, soon *slot
+	var ready, failing, soon *slot
 	for _, s := range l.slots {
 		at := l.at(s)
-		if !at.After(now) && (ready == nil || l.deadline(s).Before(l.deadline(ready))) {
+		switch {
+		case at.After(now):
+		case s.dev.failed > 0:
+			if failing == nil || s.wants().Before(failing.wants()) {
+				failing = s
+			}
+		case ready == nil || l.deadline(s).Before(l.deadline(ready)):
 			ready = s
 		}
 		if soon == nil || at.Before(l.at(soon)) {
 			soon = s
 		}
 	}
-	if ready != nil {
-		return ready
+	switch {
+	case ready == nil && failing == nil:
+		return soon
+	case ready == nil || failing != nil && l.deadline(failing).Before(l.deadline(ready)):
+		return failing
 	}
-	return soon
+	return ready
 }
 
 func (l *loop) poll(ctx context.Context, s *slot) {

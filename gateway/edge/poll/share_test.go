@@ -337,3 +337,66 @@ func TestLineComesBack(t *testing.T) {
 		}
 	})
 }
+
+// TestHalfDead: with ten of twenty dead the other ten keep their period, and
+// each dead one is still asked.
+func TestHalfDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		s := newSite(5 * time.Second)
+		for i := range 10 {
+			s.odd(i, telemetry.NoReply, 1020*time.Millisecond, 30*time.Second)
+		}
+		s.run(t, 20*time.Minute, nil)
+		mean, _ := s.kept(10, start, 10*time.Second, 20*time.Minute)
+		if mean > 0.05 {
+			t.Errorf("the others are off by %.1f %%", 100*mean)
+		}
+		for _, d := range s.devs[:10] {
+			for i := range d.polls[1:] {
+				gap, most := d.polls[i+1].Sub(d.polls[i]), 45*time.Second
+				if d.polls[i].Sub(start) < 3*time.Minute {
+					most = 90 * time.Second // all ten are still found to be dead
+				}
+				if gap > most {
+					t.Errorf("%s was not asked for %v", d.name, gap)
+				}
+			}
+		}
+	})
+}
+
+// TestLostAnswers: on a bad line, where one answer in a hundred is lost, no
+// device is taken for dead and nearly every slot is kept.
+func TestLostAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(5 * time.Second)
+		for i, d := range s.devs {
+			n, lost := 0, false
+			usual := s.loads[i].Takes
+			d.takes = func() time.Duration {
+				if n++; (n+7*i)%100 == 50 {
+					lost = true
+					return limit + 20*time.Millisecond
+				}
+				lost = false
+				return usual
+			}
+			d.status = func() telemetry.Quality {
+				if lost {
+					return telemetry.NoReply
+				}
+				return telemetry.Good
+			}
+		}
+		st := s.run(t, 30*time.Minute, nil)
+		for _, d := range st.Devices {
+			if d.Polls < 355 || d.Failed == 0 || d.Silent {
+				t.Errorf("%+v, want nearly 360 polls", d)
+			}
+		}
+		if st.Skipped > 0 || st.Dead > 0 {
+			t.Errorf("%d skipped, %d dead", st.Skipped, st.Dead)
+		}
+	})
+}
