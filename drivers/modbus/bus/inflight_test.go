@@ -196,13 +196,15 @@ func TestInFlightSilence(t *testing.T) {
 			for i := range 4 {
 				all.Go(func() {
 					_, err := u.ReadHoldingRegisters(context.Background(), uint16(i), 2)
-					if KindOf(err) != NoReply {
+					// In the last round whoever is told first dials anew, and one
+					// whose limit ends in the same instant may still be answered.
+					if last := round == silentLimit-1; KindOf(err) != NoReply && !(last && err == nil) {
 						t.Errorf("round %d: %v", round, err)
 					}
 				})
 			}
 			all.Wait()
-			if r.dials != 1 {
+			if r.dials != 1 && round < silentLimit-1 {
 				t.Fatalf("dialled anew in round %d", round)
 			}
 		}
