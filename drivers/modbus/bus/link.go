@@ -180,6 +180,29 @@ func sleepUntil(ctx context.Context, t time.Time) bool {
 	}
 }
 
+// sleeper is a stream whose short silences are waited for by the kernel's
+// clock: Go's timers end up to a millisecond late on an idle machine.
+type sleeper interface{ sleep(time.Duration) }
+
+// mostHeld is the longest silence during which a cancellation is not noticed.
+const mostHeld = 15 * time.Millisecond
+
+// hold waits for t as sleepUntil does, as exactly as the stream can.
+func hold(ctx context.Context, c stream, t time.Time) bool {
+	s, ok := c.(sleeper)
+	if !ok {
+		return sleepUntil(ctx, t)
+	}
+	for d := time.Until(t); d > 0 && ctx.Err() == nil; d = time.Until(t) {
+		if d > mostHeld {
+			sleepUntil(ctx, t.Add(-mostHeld))
+		} else {
+			s.sleep(d)
+		}
+	}
+	return ctx.Err() == nil
+}
+
 // ctxError is what a transaction ends with when its context ended it.
 func ctxError(ctx context.Context) *Error {
 	if errors.Is(ctx.Err(), context.Canceled) {

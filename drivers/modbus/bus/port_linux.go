@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -97,6 +98,12 @@ func setRS485(fd int, rts RTS) error {
 		return errno
 	}
 	return nil
+}
+
+// sleep blocks a thread for d, or less when a signal comes.
+func (p *port) sleep(d time.Duration) {
+	t := unix.NsecToTimespec(int64(d))
+	unix.Nanosleep(&t, nil)
 }
 
 // flush drops what the kernel received and we did not read, and what it could

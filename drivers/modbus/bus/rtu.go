@@ -234,7 +234,7 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 		return err
 	}
 	for {
-		if !sleepUntil(ctx, r.busy.Add(r.gap)) {
+		if !hold(ctx, c, r.busy.Add(r.gap)) {
 			return ctxError(ctx)
 		}
 		n, err := c.flush()
