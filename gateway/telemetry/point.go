@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"regexp"
 	"strings"
 	"time"
 )
@@ -55,28 +54,49 @@ func FullName(site, device, point string) string {
 	return site + "/" + device + "/" + point
 }
 
-var (
-	slug  = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	ident = regexp.MustCompile(`^[a-z][a-z0-9_]{0,62}$`)
-)
+// ValidName reports whether s may name a site, gateway or device:
+// [a-z0-9][a-z0-9-]{0,62}.
+func ValidName(s string) bool {
+	if len(s) == 0 || len(s) > maxName || s[0] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
 
-// ValidName reports whether s may name a site, gateway or device.
-func ValidName(s string) bool { return slug.MatchString(s) }
+const maxName = 63
 
-// ValidKind reports whether s may name a kind.
-func ValidKind(s string) bool { return ident.MatchString(s) }
+// ValidKind reports whether s may name a kind: [a-z][a-z0-9_]{0,62}.
+func ValidKind(s string) bool {
+	if len(s) == 0 || len(s) > maxName || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return true
+}
 
-// reserved are the names a point may not have: they are columns of every row.
-var reserved = map[string]bool{
-	"site": true, "gateway": true, "device": true, "status": true, "seq": true, "epoch": true,
-	"group": true, "clock": true, "bad_points": true, "time": true, "topic": true, "host": true,
-	"area": true, "system": true, "asset": true,
+// reserved reports whether s is a column of every row.
+func reserved(s string) bool {
+	switch s {
+	case "site", "gateway", "device", "status", "seq", "epoch", "group", "clock", "bad_points", "time", "topic", "host",
+		"area", "system", "asset":
+		return true
+	}
+	return false
 }
 
 // ValidPoint reports whether s may name a point: well formed, not one of the
 // reserved columns, not beginning gateway_ and not ending _q.
 func ValidPoint(s string) bool {
-	return ident.MatchString(s) && !reserved[s] &&
+	return ValidKind(s) && !reserved(s) &&
 		!strings.HasPrefix(s, "gateway_") && !strings.HasSuffix(s, "_q")
 }
 

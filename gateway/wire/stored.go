@@ -73,7 +73,7 @@ func Store(s telemetry.Sample, site, gateway string, clock telemetry.Clock, mono
 	if s.Group < 0 {
 		return nil, fmt.Errorf("wire: device %q: group %d is negative", s.Device, s.Group)
 	}
-	b, err := begin(Reading, s.Kind, site, gateway, Stamp{s.Time.UnixNano(), clock, mono}, 256)
+	b, err := begin(Reading, s.Kind, site, gateway, Stamp{s.Time.UnixNano(), clock, mono}, room(s))
 	if err != nil {
 		return nil, err
 	}
@@ -90,12 +90,12 @@ func Store(s telemetry.Sample, site, gateway string, clock telemetry.Clock, mono
 	}
 	b = endHead(b)
 	bad := 0
-	seen := make(map[string]bool, len(s.Readings))
-	for _, r := range s.Readings {
-		if !telemetry.ValidPoint(r.Point) || seen[r.Point] {
+	var seen seen
+	for i := range s.Readings {
+		r := &s.Readings[i]
+		if !telemetry.ValidPoint(r.Point) || seen.twice(s.Readings, i) {
 			return nil, fmt.Errorf("wire: device %q: point name %q is not allowed or comes twice", s.Device, r.Point)
 		}
-		seen[r.Point] = true
 		if r.Quality.HasValue() && !r.Value.IsZero() {
 			b = append(append(b, r.Point...), '=')
 			b = append(appendValue(b, r.Value), ',')
@@ -114,6 +114,49 @@ func Store(s telemetry.Sample, site, gateway string, clock telemetry.Clock, mono
 		b = appendInt(b, ",bad_points=", int64(bad))
 	}
 	return end(b)
+}
+
+// room is about what a sample takes: names, values of usual length, head and tail.
+func room(s telemetry.Sample) int {
+	n := 256
+	for i := range s.Readings {
+		n += len(s.Readings[i].Point) + 14
+	}
+	return n
+}
+
+// seen finds a name that comes twice in a list of readings. It holds places in
+// the list by the hash of their names, probed linearly: a map of strings, made
+// anew for every record, would cost more than all the rest of Store.
+type seen struct {
+	fixed [1024]uint32 // place + 1
+	table []uint32
+}
+
+// twice notes the name at place i, the places before it being noted already,
+// and reports whether it stands there before.
+func (s *seen) twice(list []telemetry.Reading, i int) bool {
+	if i == 0 {
+		s.table = s.fixed[:]
+		for 2*len(list) > len(s.table) {
+			s.table = make([]uint32, 2*len(s.table))
+		}
+	}
+	name := list[i].Point
+	h := uint32(2166136261) // FNV-1a
+	for k := range len(name) {
+		h = (h ^ uint32(name[k])) * 16777619
+	}
+	for at := int(h); ; at++ {
+		at &= len(s.table) - 1
+		switch p := s.table[at]; {
+		case p == 0:
+			s.table[at] = uint32(i + 1)
+			return false
+		case list[p-1].Point == name:
+			return true
+		}
+	}
 }
 
 // StoreGap returns the stored form of a declaration of loss, stamped g.To.

@@ -429,3 +429,20 @@ func TestBombs(t *testing.T) {
 		}
 	}
 }
+
+// TestTwice: a name that comes twice is found however many there are, and names that differ never are.
+func TestTwice(t *testing.T) {
+	for _, n := range []int{2, 3, 511, 512, 513, 2000} {
+		s := telemetry.Sample{Device: "d", Kind: "pump", Time: stamp}
+		for i := range n {
+			s.Readings = append(s.Readings, telemetry.Reading{Point: fmt.Sprint("p", i), Quality: telemetry.Good, Value: telemetry.IntValue(1)})
+		}
+		if _, err := Store(s, site, gateway, 0, 0); err != nil {
+			t.Fatalf("%d names: %v", n, err)
+		}
+		s.Readings[n-1].Point = s.Readings[n/2-1].Point
+		if _, err := Store(s, site, gateway, 0, 0); err == nil {
+			t.Errorf("%d names: one that comes twice was taken", n)
+		}
+	}
+}
