@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -267,13 +268,8 @@ func TestSpin(t *testing.T) {
 	if os.Getenv(spinning) == "" {
 		t.Skip("only of use to BenchmarkLineBusy")
 	}
-	done := make(chan struct{})
-	go func() { io.Copy(io.Discard, os.Stdin); close(done) }()
-	for {
-		select {
-		case <-done:
-			return
-		default:
-		}
+	var done atomic.Bool
+	go func() { io.Copy(io.Discard, os.Stdin); done.Store(true) }()
+	for !done.Load() { // a core kept busy, on purpose
 	}
 }
