@@ -30,6 +30,9 @@ type clock struct {
 	last   map[string]time.Time // by device
 	offset time.Duration        // the hub's clock less ours
 	hubAt  time.Time            // when the offset was learnt; zero: never
+
+	rtcAt   time.Time // when the battery clock was last read
+	rtcGood bool      // and whether it agreed then
 }
 
 func newClock(trust []string) *clock {
@@ -75,7 +78,7 @@ func buildTime() time.Time {
 func (c *clock) notBefore(t time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.floor = t
+	c.floor, c.rtcAt = t, time.Time{} // the battery clock is judged anew
 }
 
 // HubTime takes the hub's clock, heard at received by ours.
@@ -86,10 +89,15 @@ func (c *clock) HubTime(hub, received time.Time) {
 }
 
 // rtcAgrees reports whether the battery clock is later than the build and the
-// last stamp on flash and within two seconds of the system's clock.
+// last stamp on flash and within two seconds of the system's clock. It counts
+// whole seconds, so it is read once in each, not for every record.
 func (c *clock) rtcAgrees(t time.Time) bool {
-	rtc, ok := c.rtc()
-	return ok && rtc.After(c.build) && rtc.After(c.floor) && t.Sub(rtc).Abs() < 2*time.Second
+	if t.Sub(c.rtcAt).Abs() >= time.Second || c.rtcAt.IsZero() {
+		rtc, ok := c.rtc()
+		c.rtcAt = t
+		c.rtcGood = ok && rtc.After(c.build) && rtc.After(c.floor) && t.Sub(rtc).Abs() < 2*time.Second
+	}
+	return c.rtcGood
 }
 
 // Now is the current time by the best clock there is, and what it rests on.

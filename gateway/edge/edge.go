@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,7 +50,7 @@ type Gateway struct {
 	clock  *clock
 	tags   map[string][]telemetry.Tag // by device
 
-	full    sync.Once // logs the first record that could not be kept; the counters tell the rest
+	unkept  atomic.Uint64 // readings that the queue or the wire format refused
 	closers []func() error
 }
 
@@ -253,9 +253,10 @@ func (s sampleSink) Sample(_ string, sample telemetry.Sample) {
 		_, err = g.queue.Append(buffer.Reading, payload)
 	}
 	if err != nil && !errors.Is(err, buffer.ErrClosed) {
-		g.full.Do(func() {
-			g.log.Error("a reading could not be kept; further ones are only counted", "device", sample.Device, "error", err)
-		})
+		// One that fails fails at every poll: told at the first, the second, the fourth, ...
+		if n := g.unkept.Add(1); n&(n-1) == 0 {
+			g.log.Error("a reading could not be kept", "device", sample.Device, "error", err, "not_kept", n)
+		}
 	}
 }
 
