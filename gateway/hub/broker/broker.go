@@ -52,6 +52,9 @@ func Start(addr string, log *slog.Logger) (*Broker, error) {
 	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
 		return nil, fmt.Errorf("mqtt: set up access rules: %w", err)
 	}
+	if err := server.AddHook(&retain{server: server}, nil); err != nil {
+		return nil, fmt.Errorf("mqtt: set up retained messages: %w", err)
+	}
 	l := listeners.NewTCP(listeners.Config{ID: "mqtt", Address: addr})
 	if err := server.AddListener(l); err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
