@@ -105,7 +105,14 @@ func TestChaos(t *testing.T) {
 				}
 			}
 		}
+		mu.Lock() // a slave may still be answering
+		defer mu.Unlock()
 		t.Logf("outcomes %v faults %v counters %+v", outcomes, faults, r.Counters())
+		for _, f := range []string{"silent", "late", "burst", "truncated", "split", "hang up", "noise before", "dribble"} {
+			if faults[f] == 0 {
+				t.Errorf("fault %q never occurred", f)
+			}
+		}
 		if outcomes[0] < n/4 {
 			t.Errorf("only %d of %d reads succeeded", outcomes[0], n)
 		}
