@@ -157,6 +157,11 @@ func (q *Queue) Append(kind Kind, payload []byte) (seq uint64, err error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.take(kind, payload)
+}
+
+// take is Append for a caller that holds mu.
+func (q *Queue) take(kind Kind, payload []byte) (seq uint64, err error) {
 	if q.closed {
 		return 0, ErrClosed
 	}
