@@ -154,7 +154,6 @@ func (d *device) words(f *feed, m image, value func(string) float64, o overlay) 
 type answer struct {
 	pdu     []byte
 	counted []int // groups whose serial this answer carries
-	wrote   bool  // the request would have written
 }
 
 func refusal(fn byte, code byte) answer { return answer{pdu: []byte{fn | 0x80, code}} }
@@ -166,13 +165,7 @@ func (d *device) answer(req []byte, regs func() (image, error)) (answer, error) 
 		return refusal(0, illegalFunction), nil
 	}
 	fn := req[0]
-	switch fn {
-	case 5, 6, 15, 16, 21, 22, 23:
-		a := refusal(fn, illegalFunction)
-		a.wrote = true
-		return a, nil
-	case 1, 2, 3, 4:
-	default:
+	if fn < 1 || fn > 4 {
 		return refusal(fn, illegalFunction), nil
 	}
 	if len(req) != 5 {

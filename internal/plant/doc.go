@@ -23,9 +23,17 @@
 //
 // # Behaviour on the wire
 //
-// Function codes 1 to 4 are answered. Every other is refused with exception 1,
-// and those that would write are counted (WriteAttempts): the gateway's
-// promise is that they stay 0. A block longer than the model allows is refused
+// Function codes 1 to 4 are answered, every other is refused with exception 1.
+//
+// The gateway's promise is that it only reads. So a request that could change a
+// plant (Write), to whichever unit, present or not, broadcast included, is a
+// panic that names bus, unit, function and bytes, and ends the process: it would
+// have moved a pump. A test that lets another program write sets
+// Options.OnWrite; the request is then told there, counted (WriteAttempts) and
+// refused. Requests that only ask (exception status, event counters, the
+// identification and the like) are no writes.
+//
+// A block longer than the model allows is refused
 // with exception 3, one that touches an undefined register according to the
 // model's gap policy with exception 2 or filled. On a serial line a foreign
 // unit stays silent, as does everyone while the client's port is set to

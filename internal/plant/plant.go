@@ -28,7 +28,10 @@ type Options struct {
 	Start    time.Time // local time of day at which the physics begin; zero: now
 	Frozen   bool      // begin with FreezeAll(true)
 	Faults   []Fault   // counted from Start
-	Logger   *slog.Logger
+	// OnWrite is told of every request that could change a plant, before it is
+	// refused, from the goroutine of its bus or connection. nil: a panic.
+	OnWrite func(Write)
+	Logger  *slog.Logger
 }
 
 // SitePorts is the PortBase that takes the ports of plant.yaml.
@@ -67,6 +70,7 @@ type Plant struct {
 	site, modelName string
 	label           telemetry.Label
 	log             *slog.Logger
+	onWrite         func(Write)
 	buses           []bus
 	devices         []*device
 	byName          map[string]*device
@@ -105,8 +109,11 @@ func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
 	if start.IsZero() {
 		start = time.Now()
 	}
+	if o.OnWrite == nil {
+		o.OnWrite = func(w Write) { panic("BUG: " + w.String()) }
+	}
 	p := &Plant{
-		log: log, byName: map[string]*device{}, quantities: newQuantities(), dir: o.Dir, frozen: o.Frozen, script: o.Faults,
+		log: log, onWrite: o.OnWrite, byName: map[string]*device{}, quantities: newQuantities(), dir: o.Dir, frozen: o.Frozen, script: o.Faults,
 		clock: float64(start.Hour()*3600+start.Minute()*60) + float64(start.Second()),
 		rng:   newRand(o.Seed, 99),
 	}
@@ -301,14 +308,6 @@ func (p *Plant) Served(device string) []uint32 {
 	return slices.Clone(d.served[:])
 }
 
-// WriteAttempts returns how many requests would have written to a device. All
-// were refused.
-func (p *Plant) WriteAttempts() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.writes
-}
-
 func (p *Plant) bus(name string) bus {
 	for _, b := range p.buses {
 		if b.label() == name {
@@ -340,11 +339,7 @@ func (p *Plant) serve(d *device, req []byte, m manners, frame func(pdu []byte) [
 	defer d.sending.Unlock()
 	p.mu.Lock()
 	a, err := d.answer(req, func() (image, error) { return p.image(d) })
-	if a.wrote {
-		p.writes++
-		p.log.Warn("request would write", "device", d.name, "function", int(req[0]))
-	}
-	if m.refuse != 0 && !a.wrote && len(req) > 0 {
+	if m.refuse != 0 && len(req) > 0 {
 		a = refusal(req[0], m.refuse)
 	}
 	if err != nil { // a fault set a value that cannot be encoded

@@ -190,7 +190,7 @@ func TestRegistersHoldTheQuantities(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	p := bench(t, Options{})
+	p := bench(t, Options{OnWrite: func(Write) {}})
 	c := dial(t, p, "lan")
 	for _, tt := range []struct {
 		name string

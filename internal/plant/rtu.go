@@ -197,6 +197,7 @@ func (b *rtuBus) request(pty *ptyPair, frame []byte, late []pending) []pending {
 	if n < 2 || checksum(frame[:n]) != uint16(frame[n])|uint16(frame[n+1])<<8 {
 		return late
 	}
+	b.p.observe(b.name, frame[0], frame[1:n]) // whoever is meant: a broadcast writes too
 	d := b.devices[frame[0]]
 	if d == nil {
 		return late

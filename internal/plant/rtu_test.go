@@ -90,7 +90,7 @@ func TestLineKeepsItsPace(t *testing.T) {
 }
 
 func TestStrangersOnTheLineStaySilent(t *testing.T) {
-	p := bench(t, Options{Frozen: true})
+	p := bench(t, Options{Frozen: true, OnWrite: func(Write) {}})
 	c := openLine(t, p, "line")
 	const quiet = 120 * time.Millisecond
 	if got := c.ask(9, read(3, 0, 1), 1, quiet); got != nil {

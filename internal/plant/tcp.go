@@ -155,6 +155,7 @@ func (b *tcpBus) talk(c net.Conn) {
 			_, err := c.Write(out)
 			return err == nil
 		}
+		b.p.observe(b.name, head[6], pdu)
 		d := b.devices[head[6]]
 		if d == nil {
 			send(frame([]byte{pdu[0] | 0x80, targetSilent}))
