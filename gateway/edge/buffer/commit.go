@@ -110,6 +110,7 @@ func (q *Queue) commit() error {
 				q.failing = time.Time{}
 			}
 			q.settle()
+			q.log.Debug("records are on flash", "epoch", q.cur.ep.id, "upto", q.durable)
 			continue
 		}
 		q.failed(err)
