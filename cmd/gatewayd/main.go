@@ -15,6 +15,7 @@ func main() { os.Exit(daemon.Main(command(), os.Args[1:])) }
 
 func command() *cobra.Command {
 	var config string
+	var debug bool
 	cmd := &cobra.Command{
 		Use:   "gatewayd",
 		Short: "The board's daemon: polls devices, buffers readings on flash, forwards them over MQTT",
@@ -24,7 +25,11 @@ func command() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			gateway, err := edge.New(cfg, edge.Options{Logger: daemon.Logger(cmd.ErrOrStderr()), Version: daemon.Version()})
+			log := daemon.Logger(cmd.ErrOrStderr())
+			if debug {
+				log = daemon.DebugLogger(cmd.ErrOrStderr())
+			}
+			gateway, err := edge.New(cfg, edge.Options{Logger: log, Version: daemon.Version()})
 			if err != nil {
 				return err
 			}
@@ -35,5 +40,6 @@ func command() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "/etc/luquan/gateway.yaml", "the gateway's configuration")
+	cmd.Flags().BoolVar(&debug, "debug", false, "log also what goes on when all is well: each commit to flash, each time all points are told again")
 	return cmd
 }

@@ -134,11 +134,18 @@ func Version() string {
 
 // Logger returns the logger of a daemon: text for people on a terminal, JSON
 // under systemd, which keeps the fields.
-func Logger(w io.Writer) *slog.Logger {
+func Logger(w io.Writer) *slog.Logger { return logger(w, slog.LevelInfo) }
+
+// DebugLogger is Logger for who looks for a fault: it also tells what goes on
+// when all is well, each commit to flash among it.
+func DebugLogger(w io.Writer) *slog.Logger { return logger(w, slog.LevelDebug) }
+
+func logger(w io.Writer, level slog.Level) *slog.Logger {
+	o := &slog.HandlerOptions{Level: level}
 	if os.Getenv("JOURNAL_STREAM") != "" {
-		return slog.New(slog.NewJSONHandler(w, nil))
+		return slog.New(slog.NewJSONHandler(w, o))
 	}
-	return slog.New(slog.NewTextHandler(w, nil))
+	return slog.New(slog.NewTextHandler(w, o))
 }
 
 // Ready tells systemd that the service does its work, and keeps its watchdog
