@@ -1,6 +1,6 @@
 // Command gatewayctl is the technician's tool on a board: it checks a
-// configuration before the daemon is started with it, and shows which device
-// models are built in. Every verb has its own file.
+// configuration before the daemon is started with it, shows which device
+// models are built in, and what a buffer holds. Every verb has its own file.
 package main
 
 import (
@@ -18,9 +18,10 @@ import (
 func main() { os.Exit(daemon.Main(command(), os.Args[1:])) }
 
 func command() *cobra.Command {
-	root := &cobra.Command{Use: "gatewayctl", Short: "The technician's tool: check a configuration, look up device models"}
+	root := &cobra.Command{Use: "gatewayctl", Short: "The technician's tool: check a configuration, look up device models, look into a buffer"}
 	root.AddCommand(checkCommand())
 	root.AddCommand(profileCommand())
+	root.AddCommand(queueCommand())
 	return root
 }
 

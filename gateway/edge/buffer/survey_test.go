@@ -1,6 +1,8 @@
 package buffer
 
 import (
+	"encoding/hex"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -236,4 +238,56 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestSurveyGolden reads the committed bytes of version 1: a board's card of
+// today must be readable by every later gatewayctl.
+func TestSurveyGolden(t *testing.T) {
+	card := fstest.MapFS{}
+	for name, golden := range map[string]string{"seg-000007.q": "segment.hex", cursorName: "cursor.hex"} {
+		text, err := os.ReadFile(filepath.Join("testdata", golden))
+		if err != nil {
+			t.Fatal(err)
+		}
+		card[name] = &fstest.MapFile{Data: undump(t, string(text))}
+	}
+	s, err := Look(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Files) != 1 || s.Files[0] != (SurveyFile{"seg-000007.q", 4 << 10, "records", 4837201, 1200, 1203}) {
+		t.Errorf("files %+v", s.Files)
+	}
+	var got []string
+	for _, e := range s.Epochs {
+		if err := s.Records(e.Epoch, 1, func(r Record) error {
+			got = append(got, fmt.Sprintf("%d/%d %s freed=%v %d %s", r.Epoch, r.Seq, r.Kind, r.Freed, r.Time.UnixNano(), r.Payload))
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{
+		"4837201/1200 reading freed=true 1763850000123456789 heat_meter flow_temp=84.2",
+		"4837201/1201 gap freed=false 1763850000123456789 gateway_gap",
+		"4837201/1202 event freed=false 1763850001123456789 alarm",
+		"4837201/1203 end freed=false 1763850001123456789 gateway_epoch",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("read\n%s, want\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// undump is the inverse of hex.Dump.
+func undump(t *testing.T, text string) (b []byte) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		words, _, _ := strings.Cut(line[min(10, len(line)):], "|")
+		part, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(words), " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = append(b, part...)
+	}
+	return b
 }
