@@ -56,7 +56,7 @@ var errClosed = errors.New("the bus is closed")
 func newBus(open func(context.Context) (stream, error), f func(*trace) framing, tcp bool) *Bus {
 	t := new(trace)
 	b := &Bus{framing: f(t), tcp: tcp, trace: t}
-	b.link.opening = make(chan struct{}, 1)
+	b.link.opening, b.link.most = make(chan struct{}, 1), backoffMost
 	b.link.open = func(ctx context.Context) (stream, error) {
 		b.trace.count(func(c *Counters) { c.Attempts++ })
 		s, err := open(ctx)
@@ -255,10 +255,10 @@ func (b *Bus) record(x *exchange, frame []byte, e *Error) {
 func (b *Bus) transaction(x *exchange, frame []byte, e *Error) Transaction {
 	t := Transaction{
 		Start: x.start, Unit: x.unit, Function: x.function, Address: x.address, Quantity: x.quantity,
-		Request: x.adu, Answer: x.received,
+		Request: x.adu, Answer: x.received, Dropped: x.dropped,
 	}
-	if t.Start.IsZero() {
-		t.Start = time.Now() // never sent
+	if t.Start.IsZero() { // never sent
+		t.Start, t.Request = time.Now(), nil
 	}
 	if x.end.After(t.Start) {
 		t.Took = x.end.Sub(t.Start)

@@ -45,11 +45,13 @@ func (o RTUOptions) Over(dial func(context.Context) (net.Conn, error)) *Bus {
 // memory makes a stream of a connection that gives at once what it has.
 type memory struct{ net.Conn }
 
-func (m memory) flush() (dropped int, err error) {
-	var b [maxRTU]byte
-	for {
+func (m memory) flush(b []byte) (dropped int, err error) {
+	for into := b; ; into = b[min(dropped, len(b)):] {
+		if len(into) == 0 {
+			into = make([]byte, maxRTU)
+		}
 		m.SetReadDeadline(time.Now().Add(time.Microsecond))
-		n, err := m.Read(b[:])
+		n, err := m.Read(into)
 		dropped += n
 		if timedOut(err) {
 			return dropped, nil

@@ -11,6 +11,9 @@
 //     to that unit until its late answer has come or one more limit is over. A
 //     device slower still is asked for one register first, and what comes from
 //     it is told apart by its length and by the order of the requests.
+//     Before the first request after the first opening the line is listened to
+//     for the response limit and a second: whoever used it before us, a gatewayd
+//     that was killed perhaps, may still be answered.
 //   - Their time-out is one per read(2), so a dribbling device holds the line.
 //     Here a transaction has one absolute deadline, and obeys a context.
 //   - A port that is unplugged returns 0 bytes for ever. Here that is a lost

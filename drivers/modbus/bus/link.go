@@ -18,20 +18,26 @@ type stream interface {
 	io.ReadWriteCloser
 	SetReadDeadline(time.Time) error
 	SetWriteDeadline(time.Time) error
-	// flush throws away what was received and not read, and says how many bytes it was.
-	flush() (int, error)
+	// flush throws away what was received and not read, and says how many bytes
+	// it was; the first of them are left in b.
+	flush(b []byte) (int, error)
 }
 
 // Back-off between attempts to open: the first follows the loss at once.
+// They double, so a port or peer that is back is found after at most twice the
+// time it was away, and never later than backoffMost; a local port, which costs
+// nothing to look for, never later than portBackoffMost.
 const (
-	backoffFirst = 250 * time.Millisecond
-	backoffMost  = 15 * time.Second
+	backoffFirst    = 250 * time.Millisecond
+	backoffMost     = 15 * time.Second
+	portBackoffMost = 3 * time.Second
 )
 
 // link keeps one stream open. While it waits for the next attempt every
 // request fails at once, so a missing port costs no time and no CPU.
 type link struct {
 	open    func(context.Context) (stream, error)
+	most    time.Duration // between two attempts
 	opening chan struct{} // of one: whoever is opening
 
 	mu       sync.Mutex // guards everything below; never held while opening
@@ -144,7 +150,7 @@ func (l *link) close() error {
 
 // fail notes a failure and when to try again; l.mu is held.
 func (l *link) fail(why error) {
-	wait := min(backoffFirst<<min(l.failures, 10), backoffMost)
+	wait := min(backoffFirst<<min(l.failures, 10), l.most)
 	l.failures++
 	l.last = why
 	l.retryAt = time.Now().Add(wait/2 + rand.N(wait/2+1))

@@ -70,9 +70,11 @@ func OpenRTU(o RTUOptions) (*Bus, error) {
 		}
 		return s, nil
 	}
-	return newBus(open, func(t *trace) framing {
-		return &rtu{char: o.CharTime(), gap: o.Gap(), echo: o.Echo, trace: t}
-	}, false), nil
+	b := newBus(open, func(t *trace) framing {
+		return &rtu{char: o.CharTime(), gap: o.Gap(), echo: o.Echo, past: true, trace: t}
+	}, false)
+	b.link.most = portBackoffMost
+	return b, nil
 }
 
 // CharTime is how long one character takes: start, 8 data bits, parity, stop.
@@ -133,7 +135,7 @@ func DialTCP(o TCPOptions) (*Bus, error) {
 		return socket{c}, nil
 	}
 	if o.RTU {
-		return newBus(open, func(t *trace) framing { return &rtu{gap: tcpGap, trace: t} }, false), nil
+		return newBus(open, func(t *trace) framing { return &rtu{gap: tcpGap, past: true, trace: t} }, false), nil
 	}
 	return newBus(open, func(t *trace) framing { return newMBAP(t) }, true), nil
 }
@@ -142,13 +144,19 @@ func DialTCP(o TCPOptions) (*Bus, error) {
 type socket struct{ net.Conn }
 
 // flush drops what the kernel holds for us without waiting for more.
-func (s socket) flush() (dropped int, err error) {
-	var b [512]byte
+func (s socket) flush(b []byte) (dropped int, err error) {
+	var more [512]byte
+	rest := func() []byte { // never empty, for a read of nothing says nothing
+		if dropped < len(b) {
+			return b[dropped:]
+		}
+		return more[:]
+	}
 	sc, ok := s.Conn.(syscall.Conn)
 	if !ok { // a pipe
 		for {
 			s.SetReadDeadline(time.Now().Add(time.Millisecond))
-			n, err := s.Read(b[:])
+			n, err := s.Read(rest())
 			dropped += n
 			if err != nil {
 				if timedOut(err) {
@@ -166,7 +174,7 @@ func (s socket) flush() (dropped int, err error) {
 	rerr := raw.Read(func(fd uintptr) bool {
 		for {
 			var n int
-			n, err = syscall.Read(int(fd), b[:])
+			n, err = syscall.Read(int(fd), rest())
 			if n > 0 {
 				dropped += n
 				continue

@@ -3,6 +3,7 @@ package bus
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 	"unsafe"
@@ -108,10 +109,26 @@ func (p *port) sleep(d time.Duration) {
 
 // flush drops what the kernel received and we did not read, and what it could
 // not send: a request nobody took must not be answered later.
-func (p *port) flush() (n int, err error) {
+func (p *port) flush(b []byte) (n int, err error) {
+	var more [maxRTU]byte
 	cerr := p.raw.Control(func(fd uintptr) {
-		if n, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
-			err = unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCIOFLUSH)
+		for err == nil {
+			into := more[:]
+			if n < len(b) {
+				into = b[n:]
+			}
+			var got int
+			got, err = unix.Read(int(fd), into)
+			n += max(got, 0)
+			switch {
+			case err == unix.EINTR:
+				err = nil
+			case err == nil && got == 0:
+				err = io.EOF
+			}
+		}
+		if err == unix.EAGAIN {
+			err = unix.IoctlSetInt(int(fd), unix.TCFLSH, unix.TCOFLUSH)
 		}
 	})
 	if err == nil {

@@ -16,11 +16,13 @@ import (
 // rig is a Bus over in-memory lines with a scripted slave at the far end.
 type rig struct {
 	*Bus
-	slave *drivertest.Slave
-	mu    sync.Mutex
-	far   net.Conn // the slave's end of the line in use
-	dials int
-	err   error // what dialling answers with, if not nil
+	slave  *drivertest.Slave
+	opened func() // called with each connection, if not nil
+	mu     sync.Mutex
+	far    net.Conn // the slave's end of the line in use
+	dials  int
+	err    error                   // what dialling answers with, if not nil
+	tap    func(net.Conn) net.Conn // put before the slave, if not nil
 }
 
 // newRig makes a rig inside a synctest bubble. mode: rtu (a 9600 baud line), tcp, rtutcp.
@@ -37,6 +39,12 @@ func newRig(t *testing.T, mode string, echo bool) *rig {
 		}
 		near, far := drivertest.Pair()
 		r.far = far
+		if r.tap != nil {
+			far = r.tap(far)
+		}
+		if r.opened != nil {
+			r.opened()
+		}
 		serving.Go(func() {
 			serve := r.slave.ServeRTU
 			if mode == "tcp" {
@@ -65,6 +73,9 @@ func newRig(t *testing.T, mode string, echo bool) *rig {
 		b, err := DialTCP(TCPOptions{Address: "plc", RTU: mode == "rtutcp", Dial: dial})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if f, ok := b.framing.(*rtu); ok {
+			f.past = false // of no interest to most tests
 		}
 		r.Bus = b
 	}

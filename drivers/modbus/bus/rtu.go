@@ -23,6 +23,7 @@ type exchange struct {
 	start    time.Time // the request was handed over
 	end      time.Time // the last byte of the answer
 	received []byte    // all bytes since start
+	dropped  []byte    // what came before it and was nobody's, up to mostDropped
 	probe    *exchange // sent in its place and failed
 	asides   []aside   // what else was sent for it
 }
@@ -39,9 +40,17 @@ type aside struct {
 func (x *exchange) aside(a *exchange, frame []byte, err *Error) {
 	y := *a
 	y.asides, y.probe = nil, nil
-	y.adu, y.received = slices.Clone(a.adu), slices.Clone(a.received)
+	y.adu, y.received, y.dropped = slices.Clone(a.adu), slices.Clone(a.received), slices.Clone(a.dropped)
 	x.asides = append(x.asides, aside{y, frame, err})
-	x.received = nil
+	x.start, x.end, x.received = time.Time{}, time.Time{}, nil
+	if a == x {
+		x.dropped = nil
+	}
+}
+
+// drop keeps what is thrown away before x is sent, for the trace.
+func (x *exchange) drop(b []byte) {
+	x.dropped = append(x.dropped, b[:min(len(b), mostDropped-len(x.dropped))]...)
 }
 
 // rtu speaks RTU frames over a stream and knows the state of the line.
@@ -49,6 +58,7 @@ type rtu struct {
 	char  time.Duration // one character on the line; 0: not known (RTU over TCP)
 	gap   time.Duration // t3.5
 	echo  bool          // the adapter returns what we send
+	past  bool          // the devices outlive us: before the first stream others may have asked them
 	trace *trace
 
 	busy  time.Time // the line was last seen or made busy then
@@ -59,12 +69,20 @@ type rtu struct {
 	rest [256]time.Time
 	// owed[unit] is what that unit was asked and did not answer.
 	owed [256]debts
-	buf  [2 * maxRTU]byte
+	// opened is when the first stream came, where there is a past: answers to
+	// whoever used the line before us may follow it.
+	opened time.Time
+	// inherits[unit]: such an answer came, so others may: it is probed first.
+	inherits [256]bool
+	buf      [2 * maxRTU]byte
 }
 
 // attach forgets what a lost stream left behind; late answers stay possible.
 func (r *rtu) attach(c stream) stream {
 	r.busy, r.dirty = time.Now(), false
+	if r.past {
+		r.past, r.opened = false, r.busy
+	}
 	return c
 }
 
@@ -83,14 +101,16 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	}
 	owed := &r.owed[x.unit]
 	owed.forget(time.Now())
-	if owed.owes(x.form()) {
-		p := &exchange{request: owed.probe(x.request), timing: x.timing}
+	if owed.owes(x.form()) || r.inherits[x.unit] {
+		p := &exchange{request: owed.probe(x.request), timing: x.timing, dropped: x.dropped}
+		x.dropped = nil
 		r.trace.count(func(c *Counters) { c.Probes++ })
 		frame, err := r.once(ctx, c, p)
 		if err != nil {
 			x.probe = p
 			return nil, err
 		}
+		r.inherits[x.unit] = false
 		x.aside(p, frame, nil)
 		if err := r.settle(ctx, c, x); err != nil {
 			return nil, err
@@ -230,14 +250,15 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 	if p := x.timing.Pause; p > 0 && !sleepUntil(ctx, r.rest[x.unit].Add(p)) {
 		return ctxError(ctx)
 	}
-	if err := r.outwait(ctx, c, x.unit); err != nil {
+	if err := r.outwait(ctx, c, x); err != nil {
 		return err
 	}
 	for {
 		if !hold(ctx, c, r.busy.Add(r.gap)) {
 			return ctxError(ctx)
 		}
-		n, err := c.flush()
+		n, err := c.flush(r.buf[:])
+		x.drop(r.buf[:min(n, len(r.buf))])
 		if err != nil {
 			return lostError("flush", err, false)
 		}
@@ -252,12 +273,24 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 	}
 }
 
+// foretime is how long after the first opening an answer to whoever used the
+// line before us, another gatewayd that was killed perhaps, is waited for: its
+// limit, and a second for a device that is slower than it should be. A probe of
+// each unit would cover still slower ones, but a device that does not know it
+// would stay silent to us; so one follows only where such an answer came.
+func foretime(t Timing) time.Duration { return t.Response + time.Second }
+
 // outwait reads and drops until the line has been silent after an error, and
 // until the late answer of this unit has come or can no longer be expected.
-func (r *rtu) outwait(ctx context.Context, c stream, unit byte) *Error {
+func (r *rtu) outwait(ctx context.Context, c stream, x *exchange) *Error {
 	b := r.buf[:0]
+	defer func() { r.trace.count(func(c *Counters) { c.Stray += uint64(len(b)) }) }()
+	unit, fore := x.unit, r.opened.Add(foretime(x.timing))
 	for {
 		until := r.late[unit]
+		if fore.After(until) {
+			until = fore
+		}
 		if r.dirty && r.busy.Add(r.quiet()).After(until) {
 			until = r.busy.Add(r.quiet())
 		}
@@ -278,9 +311,11 @@ func (r *rtu) outwait(ctx context.Context, c stream, unit byte) *Error {
 			continue
 		}
 		r.busy, r.dirty = time.Now(), true
+		x.drop(b[len(b) : len(b)+n])
 		b = b[:len(b)+n]
 		if n, ok := soundFrame(b); ok {
 			r.settled(b[:n])
+			r.inherits[b[0]] = r.inherits[b[0]] || r.busy.Before(fore)
 			b = r.buf[:copy(r.buf[:], b[n:])]
 			continue
 		}

@@ -12,11 +12,15 @@ type Transaction struct {
 	Took              time.Duration // until the last byte of the answer, or the verdict
 	Unit, Function    byte
 	Address, Quantity uint16
-	Request           []byte // the frame as sent
+	Request           []byte // the frame as sent; empty if it never was
 	Answer            []byte // every byte received since, sound or not
-	Kind              Kind   // 0: data came
-	Code              byte   // exception code when Kind is Refused
-	Note              string // what was wrong, "" when nothing was
+	// Dropped is what came before the request, since the transaction before it,
+	// and was thrown away: late answers (Counters.Late), remainders and noise
+	// (Counters.Stray). The first 512 bytes are kept.
+	Dropped []byte
+	Kind    Kind   // 0: data came
+	Code    byte   // exception code when Kind is Refused
+	Note    string // what was wrong, "" when nothing was
 	// Aside marks a request that nobody asked for by itself: one register asked
 	// for first, to learn that no older answer is under way (Counters.Probes),
 	// or an attempt over a connection that proved dead and was repeated over a
@@ -48,8 +52,11 @@ type Counters struct {
 }
 
 // traceDepth is how many transactions the ring keeps: at 9600 baud the last
-// few seconds, at 100 KiB in the worst case.
+// few seconds, at 150 KiB in the worst case.
 const traceDepth = 128
+
+// mostDropped bounds Transaction.Dropped.
+const mostDropped = 2 * maxRTU
 
 // trace is the ring. Its buffers are reused, so a running bus allocates nothing for it.
 type trace struct {
@@ -59,15 +66,15 @@ type trace struct {
 	counts Counters
 }
 
-// add files one transaction; it copies request and answer.
+// add files one transaction; it copies its bytes.
 func (t *trace) add(x Transaction) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	slot := &t.ring[t.next%traceDepth]
-	req, ans := append(slot.Request[:0], x.Request...), append(slot.Answer[:0], x.Answer...)
+	req, ans, dropped := append(slot.Request[:0], x.Request...), append(slot.Answer[:0], x.Answer...), append(slot.Dropped[:0], x.Dropped...)
 	t.next++
 	x.Number = t.next
-	x.Request, x.Answer = req, ans
+	x.Request, x.Answer, x.Dropped = req, ans, dropped
 	*slot = x
 	c := &t.counts
 	if x.Aside {
@@ -105,6 +112,7 @@ func (t *trace) last() []Transaction {
 		x := t.ring[i%traceDepth]
 		x.Request = append([]byte(nil), x.Request...)
 		x.Answer = append([]byte(nil), x.Answer...)
+		x.Dropped = append([]byte(nil), x.Dropped...)
 		out = append(out, x)
 	}
 	return out
