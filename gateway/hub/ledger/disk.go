@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"luquan/gateway/hub/seqs"
 )
 
-// schema of the file. Sets of seqs are ranges.encode; times are nanoseconds.
+// schema of the file. Sets are seqs.Set.Encode; times are nanoseconds.
 const schema = `
 CREATE TABLE IF NOT EXISTS epochs (
   site TEXT NOT NULL, gateway TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -114,7 +116,7 @@ func (l *Ledger) load(e *epoch) error {
 	if d.gaps, err = l.loadGaps(e.key); err != nil {
 		return err
 	}
-	e.stored, e.quarantined, e.lost = d.stored.union(e.stored), d.quarantined.union(e.quarantined), d.lost.union(e.lost)
+	e.stored, e.quarantined, e.lost = d.stored.Union(e.stored), d.quarantined.Union(e.quarantined), d.lost.Union(e.lost)
 	e.base, e.top, e.dups = max(e.base, d.base), max(e.top, d.top), e.dups+d.dups
 	if !e.ended {
 		e.ended, e.last, e.reason = d.ended, d.last, d.reason
@@ -142,9 +144,9 @@ func scan(f func(...any) error) (*epoch, error) {
 	}
 	e.base, e.top, e.last, e.dups = uint64(base), uint64(top), uint64(last), uint64(dups)
 	var errs [3]error
-	e.stored, errs[0] = decodeRanges(stored)
-	e.quarantined, errs[1] = decodeRanges(quarantined)
-	e.lost, errs[2] = decodeRanges(lost)
+	e.stored, errs[0] = seqs.Decode(stored)
+	e.quarantined, errs[1] = seqs.Decode(quarantined)
+	e.lost, errs[2] = seqs.Decode(lost)
 	return &e, errors.Join(errs[:]...)
 }
 
@@ -171,7 +173,7 @@ type snapshot struct {
 	e     *epoch
 	copy  epoch
 	upto  uint64
-	also  ranges
+	also  seqs.Set
 	blobs [3][]byte
 }
 
@@ -219,7 +221,7 @@ func (l *Ledger) collect() ([]snapshot, error) {
 				return nil, fmt.Errorf("ledger: read epoch %d of %s/%s: %w", e.epoch, e.Site, e.Gateway.Gateway, err)
 			}
 		}
-		s := snapshot{e: e, copy: *e, blobs: [3][]byte{e.stored.encode(), e.quarantined.encode(), e.lost.encode()}}
+		s := snapshot{e: e, copy: *e, blobs: [3][]byte{e.stored.Encode(), e.quarantined.Encode(), e.lost.Encode()}}
 		s.copy.gaps = append([]gap(nil), e.gaps...)
 		s.upto, s.also = uptoAlso(e.settled())
 		batch = append(batch, s)

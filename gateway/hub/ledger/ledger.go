@@ -15,17 +15,16 @@ import (
 	"database/sql"
 	"fmt"
 	"log/slog"
-	"math"
 	"sort"
 	"sync"
 	"time"
 
+	"luquan/gateway/hub/seqs"
 	"luquan/gateway/telemetry"
 	"luquan/gateway/wire"
 )
 
 const (
-	maxSeq = math.MaxInt64 - 1
 	// maxAlso bounds the ranges above upto that one epoch's committed names;
 	// the lowest are named, the board sends the others again.
 	maxAlso = 64
@@ -68,9 +67,9 @@ type epoch struct {
 	dirty  bool
 
 	base        uint64 // all to base is settled by the board's own word (holds)
-	stored      ranges
-	quarantined ranges
-	lost        ranges
+	stored      seqs.Set
+	quarantined seqs.Set
+	lost        seqs.Set
 	gaps        []gap
 	ended       bool
 	last        uint64 // of an ended epoch
@@ -82,14 +81,14 @@ type epoch struct {
 
 	// received and queued live in memory only: what was received and not
 	// stored comes again.
-	received ranges
-	queued   ranges
+	received seqs.Set
+	queued   seqs.Set
 
 	synced struct { // what is on disk, and may be told
 		known bool
 		held  bool
 		upto  uint64
-		also  ranges
+		also  seqs.Set
 	}
 }
 
@@ -100,23 +99,23 @@ type gap struct {
 }
 
 // settled is everything that will not come again.
-func (e *epoch) settled() ranges {
-	s := e.stored.union(e.quarantined).union(e.lost)
-	s.add(1, e.base)
+func (e *epoch) settled() seqs.Set {
+	s := e.stored.Union(e.quarantined).Union(e.lost)
+	s.Add(1, e.base)
 	if e.ended {
 		// Past the end nothing was kept by the board; it will send nothing.
-		s.add(e.last+1, max(s.top(), e.received.top()))
+		s.Add(e.last+1, max(s.Top(), e.received.Top()))
 	}
 	return s
 }
 
 // uptoAlso splits a settled set into what the contract calls upto and also.
-func uptoAlso(s ranges) (uint64, ranges) {
+func uptoAlso(s seqs.Set) (uint64, seqs.Set) {
 	upto := uint64(0)
 	if len(s) > 0 && s[0][0] == 1 {
 		upto, s = s[0][1], s[1:]
 	}
-	return upto, s[:min(len(s), maxAlso)].clone()
+	return upto, s[:min(len(s), maxAlso)].Clone()
 }
 
 // Open opens or creates the book at path. hub is the name and boot id that
@@ -147,15 +146,15 @@ func (l *Ledger) Receive(site, gateway string, epochID, seq uint64) (fresh, want
 	if !e.held { // who sends it holds it
 		e.held, e.dirty = true, true
 	}
-	settled := e.stored.has(seq) || e.quarantined.has(seq)
-	fresh = !settled && !e.received.has(seq)
+	settled := e.stored.Has(seq) || e.quarantined.Has(seq)
+	fresh = !settled && !e.received.Has(seq)
 	if !fresh {
 		e.dups++
 	}
-	e.received.add(seq, seq)
-	wanted = !settled && !e.queued.has(seq)
+	e.received.Add(seq, seq)
+	wanted = !settled && !e.queued.Has(seq)
 	if wanted {
-		e.queued.add(seq, seq)
+		e.queued.Add(seq, seq)
 	}
 	return fresh, wanted
 }
@@ -165,7 +164,7 @@ func (l *Ledger) Receive(site, gateway string, epochID, seq uint64) (fresh, want
 func (l *Ledger) Release(site, gateway string, epochID, seq uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.epoch(key{Gateway{site, gateway}, epochID}).queued.remove(seq, seq)
+	l.epoch(key{Gateway{site, gateway}, epochID}).queued.Remove(seq, seq)
 }
 
 // Settle notes that the store, or the quarantine, has made a record durable.
@@ -178,13 +177,13 @@ func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
 	e := l.epoch(key{gw, r.Epoch})
 	e.dirty = true
 	e.top = max(e.top, r.Seq)
-	e.queued.remove(r.Seq, r.Seq)
-	e.received.add(r.Seq, r.Seq)
+	e.queued.Remove(r.Seq, r.Seq)
+	e.received.Add(r.Seq, r.Seq)
 	if quarantined {
-		e.quarantined.add(r.Seq, r.Seq)
+		e.quarantined.Add(r.Seq, r.Seq)
 		return // its content is not believed
 	}
-	e.stored.add(r.Seq, r.Seq)
+	e.stored.Add(r.Seq, r.Seq)
 	if ns := r.Sample.Time.UnixNano(); r.Kind == wire.Reading {
 		if e.from == 0 || ns < e.from {
 			e.from = ns
@@ -202,13 +201,13 @@ func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
 }
 
 func (l *Ledger) lose(gw Gateway, g telemetry.Gap) {
-	if g.First == 0 || g.Last < g.First || g.Last > maxSeq {
+	if g.First == 0 || g.Last < g.First || g.Last > seqs.Max {
 		return
 	}
 	e := l.epoch(key{gw, g.LostEpoch})
 	e.dirty = true
 	e.top = max(e.top, g.Last)
-	e.lost.add(g.First, g.Last)
+	e.lost.Add(g.First, g.Last)
 	n := gap{g.First, g.Last, g.From.UnixNano(), g.To.UnixNano(), g.Reason}
 	for _, have := range e.gaps {
 		if have == n {
@@ -268,7 +267,7 @@ func (l *Ledger) Committed(site, gateway string, now time.Time) (c wire.Committe
 	c = wire.Committed{V: 1, Hub: l.hub, Time: now.UnixNano(), Epochs: map[uint64]wire.CommitEpoch{}}
 	for id, e := range g.epochs {
 		if e.synced.known && e.synced.held {
-			c.Epochs[id] = wire.CommitEpoch{Upto: e.synced.upto, Also: e.synced.also.clone()}
+			c.Epochs[id] = wire.CommitEpoch{Upto: e.synced.upto, Also: e.synced.also.Clone()}
 		}
 	}
 	return c, true
@@ -307,12 +306,12 @@ func (l *Ledger) Missing(site, gateway string) map[uint64][][2]uint64 {
 	return out
 }
 
-func (e *epoch) missing() ranges {
+func (e *epoch) missing() seqs.Set {
 	top := e.top
 	if e.ended {
 		top = e.last
 	}
-	return e.settled().union(e.received).holes(1, top)
+	return e.settled().Union(e.received).Holes(1, top)
 }
 
 func (l *Ledger) gate(gw Gateway) *gate {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sort"
 	"time"
+
+	"luquan/gateway/hub/seqs"
 )
 
 // Filter chooses what a Report tells; zero values choose everything.
@@ -125,23 +127,23 @@ func (l *Ledger) report(k key, f Filter) (EpochReport, bool, error) {
 	if (!f.From.IsZero() && (e.to == 0 || e.to < f.From.UnixNano())) || (!f.To.IsZero() && (e.from == 0 || e.from >= f.To.UnixNano())) {
 		return EpochReport{}, false, nil
 	}
-	good := e.stored.union(e.quarantined)
-	lost := e.lost.union(nil)
+	good := e.stored.Union(e.quarantined)
+	lost := e.lost.Union(nil)
 	for _, x := range good {
-		lost.remove(x[0], x[1])
+		lost.Remove(x[0], x[1])
 	}
-	known := good.union(lost)
-	waiting := e.received.clone()
+	known := good.Union(lost)
+	waiting := e.received.Clone()
 	for _, x := range known {
-		waiting.remove(x[0], x[1])
+		waiting.Remove(x[0], x[1])
 	}
-	waiting.remove(1, e.base)
-	missing := ranges(e.missing())
+	waiting.Remove(1, e.base)
+	missing := seqs.Set(e.missing())
 	r := EpochReport{
 		Gateway: k.Gateway, Epoch: k.epoch, Held: e.held,
-		Expected: e.top, Stored: e.stored.count(), Quarantined: e.quarantined.count(),
-		Cleared: known.holes(1, e.base).count(), Lost: lost.count(), Waiting: waiting.count(),
-		MissingSum: missing.count(), Missing: missing[:min(len(missing), 100)], Duplicates: e.dups, Gaps: []GapReport{},
+		Expected: e.top, Stored: e.stored.Count(), Quarantined: e.quarantined.Count(),
+		Cleared: known.Holes(1, e.base).Count(), Lost: lost.Count(), Waiting: waiting.Count(),
+		MissingSum: missing.Count(), Missing: missing[:min(len(missing), 100)], Duplicates: e.dups, Gaps: []GapReport{},
 	}
 	if r.Missing == nil {
 		r.Missing = [][2]uint64{}
@@ -150,7 +152,7 @@ func (l *Ledger) report(k key, f Filter) (EpochReport, bool, error) {
 		r.Ended = e.reason
 		// Records that came and that the board no longer knew after a power
 		// cut are beyond its last; seqs between them were never kept.
-		r.Expected = known.union(waiting).within(e.last+1, maxSeq).count() + e.last
+		r.Expected = known.Union(waiting).Within(e.last+1, seqs.Max).Count() + e.last
 	}
 	if e.from != 0 {
 		r.From, r.To = time.Unix(0, e.from).UTC(), time.Unix(0, e.to).UTC()
