@@ -101,8 +101,9 @@ func TestInFlightTimeout(t *testing.T) {
 		}
 		slow.Wait()
 		time.Sleep(limit)
-		synctest.Wait()
-		if c := r.Counters(); c.Late != 1 || c.NoReply != 1 || c.Answers != 15 || c.Opens != 1 {
+		data, err := u.ReadHoldingRegisters(context.Background(), 7, 2) // finds the late one before its own
+		wantRegisters(t, data, err, 7, 2)
+		if c := r.Counters(); c.Late != 1 || c.NoReply != 1 || c.Answers != 16 || c.Opens != 1 {
 			t.Errorf("counters %+v", c)
 		}
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -36,12 +35,8 @@ func newMBAP(t *trace) *mbap {
 // together differ in both bytes, so no damage to one of them makes another.
 func (m *mbap) id() uint16 { return uint16(m.last.Add(1)) * 0x0101 }
 
-// attach starts the reader of a new connection; closing the wire ends it.
-func (m *mbap) attach(c stream) stream {
-	w := &wire{stream: c, trace: m.trace, gone: make(chan struct{})}
-	go w.receive()
-	return w
-}
+// attach begins a new connection.
+func (m *mbap) attach(c stream) stream { return &wire{stream: c, trace: m.trace} }
 
 // unframed is a Garbled that ends the connection.
 func unframed(format string, a ...any) *Error {
@@ -64,30 +59,48 @@ func (m *mbap) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Er
 	return c.(*wire).ask(ctx, x)
 }
 
-// wire is one connection. Its reader runs until the connection ends.
+// wire is one connection. Whoever waits for an answer reads it: of those in
+// flight one reads for all, the others wait to be told, and the one that has
+// what it waited for leaves the reading to the next. So a request that is alone
+// costs no change of goroutine, which would be most of its price; and nobody
+// reads when nothing is in flight: what comes then, an answer too late or the
+// peer's end, is found by the next request.
 type wire struct {
 	stream
 	trace *trace
-	gone  chan struct{} // closed when the reader has ended
 
 	mu     sync.Mutex // guards everything below; never held while reading or writing
 	calls  []*call    // in flight, oldest first
+	reader *call      // whose goroutine reads; nil: nobody's
 	buf    []byte     // received, not yet a whole frame
 	reads  uint64     // how often something was received
 	silent int        // response limits in a row without a byte
 	judged time.Time  // when silent was last raised
 	broken error      // why the connection is of no more use
+	chunk  [512]byte  // the reader's own
 }
 
 // call is a request in flight.
 type call struct {
 	request
-	reads uint64        // the wire's when it was sent
-	done  chan struct{} // closed when one of the following is set
-	frame []byte        // the answer
+	reads uint64 // the wire's when it was sent
+	sent  bool   // it waits for its answer now
+	over  bool   // the following are set
+	frame []byte // the answer
 	err   *Error
-	heard []byte    // what spoke against it
-	at    time.Time // when the answer or the error came
+	heard []byte        // what spoke against it
+	at    time.Time     // when the answer or the error came
+	told  chan struct{} // of one: it is over, or is to read; made when another reads
+}
+
+// tell wakes whoever waits for the call.
+func (c *call) tell() {
+	if c.told != nil {
+		select {
+		case c.told <- struct{}{}:
+		default: // told already
+		}
+	}
 }
 
 // failed returns why the connection is of no more use, nil while it is.
@@ -97,16 +110,9 @@ func (w *wire) failed() error {
 	return w.broken
 }
 
-// Close implements io.Closer and waits for the reader.
-func (w *wire) Close() error {
-	err := w.stream.Close()
-	<-w.gone
-	return err
-}
-
 // ask sends x and waits for its answer, for the response limit or the context.
 func (w *wire) ask(ctx context.Context, x *exchange) ([]byte, *Error) {
-	c := &call{request: x.request, done: make(chan struct{})}
+	c := &call{request: x.request}
 	w.mu.Lock()
 	if w.broken != nil {
 		defer w.mu.Unlock()
@@ -119,22 +125,26 @@ func (w *wire) ask(ctx context.Context, x *exchange) ([]byte, *Error) {
 
 	deadline := x.start.Add(x.timing.Response)
 	w.SetWriteDeadline(deadline)
-	if _, err := w.Write(x.adu); err != nil {
-		w.mu.Lock()
+	_, err := w.Write(x.adu)
+	w.mu.Lock()
+	if err != nil {
 		defer w.mu.Unlock()
 		w.remove(c)
 		x.end = time.Now()
 		return nil, lostError("send", err, false)
 	}
-	timer := time.NewTimer(time.Until(deadline))
-	defer timer.Stop()
-	select {
-	case <-c.done:
-	case <-timer.C:
-		w.giveUp(c, x.start, noReply("nothing within %v", x.timing.Response))
-	case <-ctx.Done():
-		w.giveUp(c, x.start, ctxError(ctx))
+	c.sent = true
+	if w.reader == nil {
+		w.reader = c
+	} else {
+		c.told = make(chan struct{}, 1)
 	}
+	w.mu.Unlock()
+
+	if c.told != nil {
+		w.wait(ctx, c, x, deadline)
+	}
+	w.read(ctx, c, x, deadline)
 	x.end, x.received = c.at, c.heard
 	if c.err == nil {
 		x.received = c.frame
@@ -142,17 +152,72 @@ func (w *wire) ask(ctx context.Context, x *exchange) ([]byte, *Error) {
 	return c.frame, c.err
 }
 
+// wait returns when the call is over, or when it is this goroutine's turn to read.
+func (w *wire) wait(ctx context.Context, c *call, x *exchange, deadline time.Time) {
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-c.told:
+	case <-timer.C:
+		w.giveUp(c, x.start, noReply("nothing within %v", x.timing.Response))
+	case <-ctx.Done():
+		w.giveUp(c, x.start, ctxError(ctx))
+	}
+}
+
+// read reads for all until c is over, if it is c's turn, and passes the turn on.
+func (w *wire) read(ctx context.Context, c *call, x *exchange, deadline time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.reader != c {
+		return // over: by another's reading, or given up while waiting
+	}
+	if !c.over {
+		stop := watch(ctx, w.stream)
+		defer stop()
+	}
+	for !c.over {
+		w.mu.Unlock()
+		n, err := readUntil(ctx, w.stream, w.chunk[:], deadline)
+		w.mu.Lock()
+		switch {
+		case n > 0:
+			w.reads++
+			w.silent = 0
+			w.buf = append(w.buf, w.chunk[:n]...)
+			w.deliver()
+		case !timedOut(err):
+			w.fail(err)
+		case c.over:
+		case ctx.Err() != nil:
+			w.end(c, x.start, ctxError(ctx))
+		case !time.Now().Before(deadline):
+			w.end(c, x.start, noReply("nothing within %v", x.timing.Response))
+		} // otherwise the deadline was still the one that ended another's reading
+	}
+	w.reader = nil
+	for _, next := range w.calls {
+		if next.sent {
+			w.reader = next
+			next.tell()
+			return
+		}
+	}
+}
+
 // giveUp ends a call that has waited long enough, unless it has just ended.
 func (w *wire) giveUp(c *call, start time.Time, why *Error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	select {
-	case <-c.done:
-		return
-	default:
+	if !c.over {
+		w.end(c, start, why)
 	}
+}
+
+// end ends a call that brought no answer in its time.
+func (w *wire) end(c *call, start time.Time, why *Error) {
 	w.remove(c)
-	c.at, c.err = time.Now(), why
+	c.over, c.at, c.err = true, time.Now(), why
 	if why.Kind == Canceled {
 		return
 	}
@@ -185,35 +250,8 @@ func (w *wire) remove(c *call) {
 // finish ends a call with an answer or an error.
 func (w *wire) finish(c *call, frame []byte, err *Error, heard []byte) {
 	w.remove(c)
-	c.frame, c.err, c.heard, c.at = frame, err, heard, time.Now()
-	close(c.done)
-}
-
-// receive reads until the connection ends or loses its framing.
-func (w *wire) receive() {
-	defer close(w.gone)
-	var chunk [512]byte
-	for {
-		n, err := w.Read(chunk[:])
-		if n == 0 {
-			if err == nil {
-				err = io.EOF
-			}
-			w.mu.Lock()
-			w.fail(err)
-			w.mu.Unlock()
-			return
-		}
-		w.mu.Lock()
-		w.reads++
-		w.silent = 0
-		w.buf = append(w.buf, chunk[:n]...)
-		sound := w.deliver()
-		w.mu.Unlock()
-		if !sound {
-			return
-		}
-	}
+	c.over, c.frame, c.err, c.heard, c.at = true, frame, err, heard, time.Now()
+	c.tell()
 }
 
 // fail ends every call in flight: the connection is of no more use.
@@ -235,15 +273,15 @@ func (w *wire) fail(err error) {
 // the framing in doubt.
 var errUnframed = errors.New("the connection was given up over another answer")
 
-// deliver hands out the whole frames; false means that the framing is lost.
-func (w *wire) deliver() bool {
+// deliver hands out the whole frames; one that puts the framing in doubt ends the connection.
+func (w *wire) deliver() {
 	used := 0
 	defer func() { w.buf = w.buf[:copy(w.buf, w.buf[used:])] }()
 	for {
 		rest := w.buf[used:]
 		v, n, why := parseMBAP(rest)
 		if v == more {
-			return true
+			return
 		}
 		var c *call
 		if i := slices.IndexFunc(w.calls, func(c *call) bool { return c.id() == binary.BigEndian.Uint16(rest) }); i >= 0 {
@@ -278,6 +316,6 @@ func (w *wire) deliver() bool {
 		used = len(w.buf)
 		w.buf, used = w.buf[:0], 0
 		w.fail(errUnframed)
-		return false
+		return
 	}
 }

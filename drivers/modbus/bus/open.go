@@ -132,7 +132,7 @@ func DialTCP(o TCPOptions) (*Bus, error) {
 		if err != nil {
 			return nil, fmt.Errorf("connect: %w", err)
 		}
-		return socket{c}, nil
+		return newSocket(c), nil
 	}
 	if o.RTU {
 		return newBus(open, func(t *trace) framing { return &rtu{gap: tcpGap, past: true, trace: t} }, false), nil
