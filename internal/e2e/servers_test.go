@@ -16,7 +16,7 @@ import (
 )
 
 // need returns the path of a real program, or skips; under LUQUAN_REAL=1 it fails.
-func need(t *testing.T, name string) string {
+func need(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -36,7 +36,7 @@ func need(t *testing.T, name string) string {
 }
 
 // freeAddr returns a loopback address whose port was free a moment ago.
-func freeAddr(t *testing.T) string {
+func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,7 +47,7 @@ func freeAddr(t *testing.T) string {
 }
 
 // eventually polls cond until it holds; it fails with what when the time is over.
-func eventually(t *testing.T, limit time.Duration, what string, cond func() bool) {
+func eventually(t testing.TB, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	for !cond() {
@@ -60,7 +60,7 @@ func eventually(t *testing.T, limit time.Duration, what string, cond func() bool
 
 // server is a real program under the test's control.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	argv []string
 	log  *lockedBuffer
 
@@ -84,7 +84,7 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func newServer(t *testing.T, argv ...string) *server {
+func newServer(t testing.TB, argv ...string) *server {
 	s := &server{t: t, argv: argv, log: &lockedBuffer{}}
 	s.start()
 	t.Cleanup(func() {
@@ -119,7 +119,7 @@ func (s *server) kill() {
 	s.cmd = nil
 }
 
-func startMosquitto(t *testing.T) (addr string, s *server) {
+func startMosquitto(t testing.TB) (addr string, s *server) {
 	t.Helper()
 	path := need(t, "mosquitto")
 	addr = freeAddr(t)
@@ -134,7 +134,7 @@ func startMosquitto(t *testing.T) (addr string, s *server) {
 	return addr, s
 }
 
-func waitTCP(t *testing.T, addr string) {
+func waitTCP(t testing.TB, addr string) {
 	t.Helper()
 	eventually(t, 15*time.Second, addr+" answers", func() bool {
 		c, err := net.DialTimeout("tcp", addr, time.Second)
@@ -149,7 +149,13 @@ func waitTCP(t *testing.T, addr string) {
 // influx is a real InfluxDB 1.8 with Flux: bucket db/rp, token user:pass.
 type influx struct{ url, bucket, token string }
 
-func startInflux(t *testing.T) influx {
+func startInflux(t testing.TB) influx {
+	t.Helper()
+	db, _ := startInfluxServer(t)
+	return db
+}
+
+func startInfluxServer(t testing.TB) (influx, *server) {
 	t.Helper()
 	path := need(t, "influxd")
 	dir, addr, rpc := t.TempDir(), freeAddr(t), freeAddr(t)
@@ -172,7 +178,7 @@ store-enabled = false
 	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	newServer(t, path, "-config", conf)
+	s := newServer(t, path, "-config", conf)
 	base := "http://" + addr
 	eventually(t, 30*time.Second, "influxd answers", func() bool {
 		resp, err := http.Get(base + "/ping")
@@ -187,5 +193,5 @@ store-enabled = false
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	return influx{url: base, bucket: "telemetry/autogen", token: "luquan:none"}
+	return influx{url: base, bucket: "telemetry/autogen", token: "luquan:none"}, s
 }
