@@ -1,57 +1,66 @@
 package edge
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"luquan/gateway/telemetry"
+	"luquan/gateway/edge/stamp"
 )
 
-// clock turns the moment a driver saw into the stamp a record keeps, and says
-// what the stamp rests on. Two stamps of one device never coincide: within a
-// running clock each is later than the one before, across boots too (floor is
-// the last stamp of the boot before).
-type clock struct {
-	trust        []string
-	synchronised func() bool              // the kernel's clock is disciplined
-	rtc          func() (time.Time, bool) // the board's battery clock
-	build        time.Time                // no honest clock is earlier
-	started      time.Time                // with the monotonic reading that an unset clock counts from
+// Clock is what the board can ask for the time: the system's unless Options
+// says otherwise.
+type Clock = stamp.Clock
 
-	mu     sync.Mutex
-	floor  time.Time            // no stamp is earlier
-	last   map[string]time.Time // by device
-	offset time.Duration        // the hub's clock less ours
-	hubAt  time.Time            // when the offset was learnt; zero: never
-
-	rtcAt   time.Time // when the battery clock was last read
-	rtcGood bool      // and whether it agreed then
+// systemClock is this machine's kernel.
+type systemClock struct {
+	boot    string
+	started time.Time
 }
 
-func newClock(trust []string) *clock {
-	return &clock{
-		trust: trust, last: map[string]time.Time{},
-		synchronised: kernelSynchronised, rtc: readRTC,
-		build: buildTime(), started: time.Now(),
+// newSystemClock reads the boot's id; where the kernel has none it draws one.
+func newSystemClock() systemClock {
+	c := systemClock{started: time.Now()}
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		c.boot = strings.TrimSpace(string(b))
+		return c
 	}
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	c.boot = hex.EncodeToString(b)
+	return c
 }
 
-// kernelSynchronised asks the kernel whether NTP or PTP keeps its clock, adjtimex(2).
-func kernelSynchronised() bool {
+// Now is the wall clock.
+func (systemClock) Now() time.Time { return time.Now() }
+
+// SinceBoot is the monotonic clock that goes on in suspension, clock_gettime(2).
+func (c systemClock) SinceBoot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return time.Since(c.started)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// BootID names this boot.
+func (c systemClock) BootID() string { return c.boot }
+
+// Synchronised asks the kernel whether NTP or PTP keeps its clock, adjtimex(2).
+func (systemClock) Synchronised() bool {
 	var tx unix.Timex
 	state, err := unix.Adjtimex(&tx)
 	return err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
 }
 
-// readRTC reads the battery clock, rtc(4); most small boards have none.
-func readRTC() (time.Time, bool) {
+// RTC reads the battery clock, rtc(4); most small boards have none.
+func (systemClock) RTC() (time.Time, bool) {
 	data, err := os.ReadFile("/sys/class/rtc/rtc0/since_epoch")
 	if err != nil {
 		return time.Time{}, false
@@ -65,78 +74,11 @@ func readRTC() (time.Time, bool) {
 func buildTime() time.Time {
 	exe, err := os.Executable()
 	if err != nil {
-		return time.Time{}
+		return time.Unix(0, 0)
 	}
 	info, err := os.Stat(filepath.Clean(exe))
 	if err != nil {
-		return time.Time{}
+		return time.Unix(0, 0)
 	}
 	return info.ModTime()
-}
-
-// notBefore raises the floor to the last stamp that is on flash.
-func (c *clock) notBefore(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.floor, c.rtcAt = t, time.Time{} // the battery clock is judged anew
-}
-
-// HubTime takes the hub's clock, heard at received by ours.
-func (c *clock) HubTime(hub, received time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.offset, c.hubAt = hub.Sub(received), received
-}
-
-// rtcAgrees reports whether the battery clock is later than the build and the
-// last stamp on flash and within two seconds of the system's clock. It counts
-// whole seconds, so it is read once in each, not for every record.
-func (c *clock) rtcAgrees(t time.Time) bool {
-	if t.Sub(c.rtcAt).Abs() >= time.Second || c.rtcAt.IsZero() {
-		rtc, ok := c.rtc()
-		c.rtcAt = t
-		c.rtcGood = ok && rtc.After(c.build) && rtc.After(c.floor) && t.Sub(rtc).Abs() < 2*time.Second
-	}
-	return c.rtcGood
-}
-
-// Now is the current time by the best clock there is, and what it rests on.
-func (c *clock) Now() (time.Time, telemetry.Clock) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.judge(time.Now())
-}
-
-func (c *clock) judge(t time.Time) (time.Time, telemetry.Clock) {
-	switch {
-	case slices.Contains(c.trust, "adjtimex") && c.synchronised(),
-		slices.Contains(c.trust, "rtc") && c.rtcAgrees(t):
-		return t, telemetry.ClockTrusted
-	case slices.Contains(c.trust, "hub") && !c.hubAt.IsZero():
-		return t.Add(c.offset), telemetry.ClockHub
-	}
-	if t.Before(c.build) {
-		// An unset clock begins in 1970. Counting on from the build keeps the
-		// order and the distances; clock=3 says that the instant is not known.
-		t = c.build.Add(t.Sub(c.started))
-	}
-	return t, telemetry.ClockUnsure
-}
-
-// Stamp returns the stamp of a record of device that was true at t.
-func (c *clock) Stamp(device string, t time.Time) (time.Time, telemetry.Clock) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, code := c.judge(t)
-	last := c.last[device]
-	if last.Before(c.floor) {
-		last = c.floor
-	}
-	// A clock that was set back is believed: holding on to a stamp from the
-	// future would give every later record the same false hour.
-	if !at.After(last) && last.Sub(at) < time.Second {
-		at = last.Add(1)
-	}
-	c.last[device] = at
-	return at, code
 }

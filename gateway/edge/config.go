@@ -60,6 +60,9 @@ type ClockConfig struct {
 	// Trust lists adjtimex (the kernel says it is synchronised), rtc (a battery clock that agrees) and
 	// hub (the hub's time over MQTT).
 	Trust []string
+	// Hold is how long after connecting records wait for such a clock; then they
+	// go out with clock=3.
+	Hold time.Duration
 }
 
 // The bounds and defaults of gateway.yaml.
@@ -69,6 +72,7 @@ const (
 	minCommitEvery = 100 * time.Millisecond
 	maxCommitEvery = time.Hour
 	maxLinger      = time.Minute
+	maxHold        = time.Hour
 )
 
 // Profiles returns the device models that are built in.
@@ -94,7 +98,7 @@ func Parse(file string, data []byte) (Config, error) {
 	c := Config{
 		Uplink: UplinkConfig{Commit: "hub", Compression: "zstd"},
 		Buffer: BufferConfig{Max: defaultBuffer, CommitEvery: 5 * time.Second},
-		Clock:  ClockConfig{Trust: []string{"adjtimex", "rtc", "hub"}},
+		Clock:  ClockConfig{Trust: []string{"adjtimex", "rtc", "hub"}, Hold: 30 * time.Second},
 	}
 	doc, _ := conffile.Parse(file, data, &c)
 	c.check(doc, lib)
@@ -135,6 +139,9 @@ func (c *Config) check(doc *conffile.Doc, lib *profile.Library) {
 		if !slices.Contains([]string{"adjtimex", "rtc", "hub"}, t) {
 			doc.Errorf(conffile.Path{"clock", "trust", i}, "clock source %q is not known; known: adjtimex, rtc, hub", t)
 		}
+	}
+	if c.Clock.Hold < 0 || c.Clock.Hold > maxHold {
+		doc.Errorf(conffile.Path{"clock", "hold"}, "clock.hold is %s; choose between 0s and 1h", c.Clock.Hold)
 	}
 	c.checkBuses(doc, lib)
 }

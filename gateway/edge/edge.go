@@ -2,26 +2,21 @@ package edge
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
 	mrand "math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"luquan/drivers"
 	"luquan/drivers/modbus"
 	"luquan/gateway/edge/buffer"
 	"luquan/gateway/edge/poll"
+	"luquan/gateway/edge/stamp"
 	"luquan/gateway/edge/uplink"
 	"luquan/gateway/telemetry"
 	"luquan/gateway/wire"
@@ -35,6 +30,8 @@ type Options struct {
 	// Drain bounds how long Run waits at its end for what is under way; 0
 	// means 1.5 s.
 	Drain time.Duration
+	// Clock is where the time comes from; nil: this machine's kernel.
+	Clock Clock
 }
 
 // Gateway is the assembled board: New acquires everything, Run works until its
@@ -47,7 +44,8 @@ type Gateway struct {
 	metas  metaStore
 	poller *poll.Poller
 	uplink *uplink.Uplink
-	clock  *clock
+	clock  Clock
+	stamps *stamp.Keeper
 	tags   map[string][]telemetry.Tag // by device
 
 	unkept  atomic.Uint64 // readings that the queue or the wire format refused
@@ -61,7 +59,11 @@ func New(cfg Config, opt Options) (_ *Gateway, err error) {
 	if opt.Logger == nil {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
-	g := &Gateway{cfg: cfg, log: opt.Logger.With("site", cfg.Site, "gateway", cfg.Gateway), tags: map[string][]telemetry.Tag{}}
+	if opt.Clock == nil {
+		opt.Clock = newSystemClock()
+	}
+	g := &Gateway{cfg: cfg, clock: opt.Clock, tags: map[string][]telemetry.Tag{},
+		log: opt.Logger.With("site", cfg.Site, "gateway", cfg.Gateway)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.close())
@@ -115,16 +117,6 @@ func (g *Gateway) describe() (doc []byte, cfg string, err error) {
 	return m.Marshal()
 }
 
-// bootID names this boot: the kernel's, or one of our own where there is none.
-func bootID() string {
-	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
-		return strings.TrimSpace(string(b))
-	}
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
-	return hex.EncodeToString(b)
-}
-
 func (g *Gateway) openQueue(doc []byte, cfg string) (err error) {
 	if g.metas, err = openMetaStore(filepath.Join(g.cfg.Buffer.Dir, "meta")); err != nil {
 		return err
@@ -132,32 +124,63 @@ func (g *Gateway) openQueue(doc []byte, cfg string) (err error) {
 	if err := g.metas.Put(cfg, doc); err != nil {
 		return err
 	}
-	g.clock = newClock(g.cfg.Clock.Trust)
+	if err := g.openStamps(); err != nil {
+		return err
+	}
 	g.queue, err = buffer.Open(buffer.Options{
 		Dir: g.cfg.Buffer.Dir, Max: int64(g.cfg.Buffer.Max), CommitEvery: g.cfg.Buffer.CommitEvery,
-		Label:     uplink.Label(bootID(), cfg),
-		EncodeGap: g.encodeGap, EncodeEnd: g.encodeEnd, Logger: g.log,
+		Label:     uplink.Label(g.clock.BootID(), cfg),
+		EncodeGap: g.encodeGap, EncodeEnd: g.encodeEnd, Logger: g.log, Now: g.clock.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("buffer.dir: %w", err)
 	}
 	g.onClose(g.queue.Close)
-	g.clock.notBefore(g.lastStamp())
+	g.stamps.Start(g.past())
 	return nil
 }
 
-// lastStamp is the latest stamp on flash: no new one may be the same.
-func (g *Gateway) lastStamp() (last time.Time) {
-	for _, h := range g.queue.Holds() {
+// openStamps opens what decides the records' stamps.
+func (g *Gateway) openStamps() error {
+	file, err := stamp.OpenFile(filepath.Join(g.cfg.Buffer.Dir, "time"))
+	if err != nil {
+		return fmt.Errorf("buffer.dir: %w", err)
+	}
+	g.stamps, err = stamp.New(stamp.Config{
+		Clock: g.clock, File: file, Trust: g.cfg.Clock.Trust, Hold: g.cfg.Clock.Hold, Build: buildTime(), Logger: g.log,
+	})
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	g.onClose(g.stamps.Close)
+	return nil
+}
+
+// past is the last record of every earlier boot in the queue, oldest first.
+func (g *Gateway) past() (past []stamp.Past) {
+	held := g.queue.Holds()
+	for i, h := range held {
+		boot := uplink.Boot(h.Label)
+		if h.Current || i+1 < len(held) && !held[i+1].Current && uplink.Boot(held[i+1].Label) == boot {
+			continue // what is read is a megabyte: only the last of a boot
+		}
 		entries, err := g.queue.Read(h.Epoch, h.Last, 1, 0)
 		if err != nil || len(entries) == 0 {
 			continue // what cannot be read cannot be published either
 		}
-		if _, stamp, err := wire.StampOf(entries[0].Payload); err == nil && time.Unix(0, stamp.Time).After(last) {
-			last = time.Unix(0, stamp.Time)
+		if _, s, err := wire.StampOf(entries[0].Payload); err == nil {
+			past = append(past, stamp.Past{Boot: boot, Epoch: h.Epoch, Seq: entries[0].Seq, Stamp: s})
 		}
 	}
-	return last
+	return past
+}
+
+// held is what the keeper of the stamps may not forget.
+func (g *Gateway) held() (epochs []uint64, boots []string) {
+	for _, h := range g.queue.Holds() {
+		epochs, boots = append(epochs, h.Epoch), append(boots, uplink.Boot(h.Label))
+	}
+	return epochs, boots
 }
 
 func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (err error) {
@@ -166,7 +189,7 @@ func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (er
 		return err
 	}
 	g.uplink, err = uplink.New(queueAdapter{g.queue}, uplink.Config{
-		Site: g.cfg.Site, Gateway: g.cfg.Gateway, Boot: bootID(), Cfg: cfg, Version: opt.Version,
+		Site: g.cfg.Site, Gateway: g.cfg.Gateway, Boot: g.clock.BootID(), Cfg: cfg, Version: opt.Version,
 		Meta: metas,
 		MetaSettled: func(c string) {
 			if err := g.metas.Remove(c); err != nil {
@@ -174,13 +197,15 @@ func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (er
 			}
 		},
 		Commit: uplink.Commit(g.cfg.Uplink.Commit), Compress: g.cfg.Uplink.Compression == "zstd", Linger: g.cfg.Uplink.Linger,
-		Dial:    g.dialer(tlsConfig),
-		Backoff: func(failures int) time.Duration { return mqttlink.Backoff(failures, mrand.Float64()) },
-		Now:     func() time.Time { t, _ := g.clock.Now(); return t },
-		HubTime: g.clock.HubTime,
-		Refresh: g.refresh,
-		Lanes:   uplink.Lanes{Drain: opt.Drain},
-		Logger:  g.log,
+		Dial:      g.dialer(tlsConfig),
+		Backoff:   func(failures int) time.Duration { return mqttlink.Backoff(failures, mrand.Float64()) },
+		Now:       func() time.Time { t, _ := g.stamps.Now(); return t },
+		Stamp:     g.stamps.Stamp,
+		Connected: g.stamps.Connected,
+		HubTime:   g.stamps.HubTime,
+		Refresh:   g.refresh,
+		Lanes:     uplink.Lanes{Drain: opt.Drain},
+		Logger:    g.log,
 	})
 	return err
 }
@@ -232,12 +257,19 @@ func (g *Gateway) Run(ctx context.Context) error {
 	defer stop()
 	linked := make(chan error, 1)
 	go func() { linked <- g.uplink.Run(after) }()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		g.stamps.Run(after, g.held)
+	}()
 	err := g.poller.Run(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
 	}
 	stop()
-	return errors.Join(err, <-linked, g.close())
+	lost := <-linked
+	<-watched
+	return errors.Join(err, lost, g.close())
 }
 
 // sampleSink puts what was polled into the queue.
@@ -246,9 +278,12 @@ type sampleSink struct{ g *Gateway }
 // Sample is poll's Sink.
 func (s sampleSink) Sample(_ string, sample telemetry.Sample) {
 	g := s.g
-	t, code := g.clock.Stamp(sample.Device, sample.Time)
-	sample.Time, sample.Tags = t, g.tags[sample.Device]
-	payload, err := wire.Store(sample, g.cfg.Site, g.cfg.Gateway, code, sinceBoot())
+	at := g.stamps.Poll(sample.Device, time.Since(sample.Time))
+	sample.Tags = g.tags[sample.Device]
+	payload, err := wire.Store(sample, g.cfg.Site, g.cfg.Gateway, 0, 0)
+	if err == nil {
+		err = wire.PutStamp(payload, at)
+	}
 	if err == nil {
 		_, err = g.queue.Append(buffer.Reading, payload)
 	}
@@ -260,10 +295,13 @@ func (s sampleSink) Sample(_ string, sample telemetry.Sample) {
 	}
 }
 
+// encodeGap and encodeEnd are called by the queue while it holds its lock.
 func (g *Gateway) encodeGap(l buffer.Lost) []byte {
-	_, code := g.clock.Now()
 	b, err := wire.StoreGap(telemetry.Gap{LostEpoch: l.Epoch, First: l.First, Last: l.Last, From: l.From, To: l.To, Reason: l.Reason},
-		g.cfg.Site, g.cfg.Gateway, code, sinceBoot())
+		g.cfg.Site, g.cfg.Gateway, 0, 0)
+	if err == nil {
+		err = wire.PutStamp(b, g.stamps.Poll(gapSeries, 0))
+	}
 	if err != nil {
 		panic("BUG: a gap cannot be told: " + err.Error())
 	}
@@ -271,23 +309,22 @@ func (g *Gateway) encodeGap(l buffer.Lost) []byte {
 }
 
 func (g *Gateway) encodeEnd(e buffer.EpochEnd) []byte {
-	at, code := g.clock.Stamp("", time.Now())
 	b, err := wire.StoreEpochEnd(telemetry.EpochEnd{Ended: e.Epoch, Last: e.Last, Reason: e.Reason},
-		g.cfg.Site, g.cfg.Gateway, at, code, sinceBoot())
+		g.cfg.Site, g.cfg.Gateway, time.Unix(0, 0), 0, 0)
+	if err == nil {
+		err = wire.PutStamp(b, g.stamps.Poll(endSeries, 0))
+	}
 	if err != nil {
 		panic("BUG: an epoch's end cannot be told: " + err.Error())
 	}
 	return b
 }
 
-// sinceBoot is the monotonic clock that goes on in suspension, clock_gettime(2).
-func sinceBoot() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0 // told as: not known
-	}
-	return time.Duration(ts.Nano())
-}
+// The series of what the board says itself; no device can be named so.
+const (
+	gapSeries = "(gap)"
+	endSeries = "(end)"
+)
 
 // queueAdapter lets the uplink read the queue.
 type queueAdapter struct{ *buffer.Queue }

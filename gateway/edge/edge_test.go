@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-
-	"luquan/gateway/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -35,6 +33,9 @@ func TestParseDefaults(t *testing.T) {
 	if c.Uplink.Broker != "mqtt://127.0.0.1:1883" || c.Uplink.Commit != "hub" || c.Uplink.Compression != "zstd" {
 		t.Errorf("uplink %+v", c.Uplink)
 	}
+	if c.Clock.Hold != 30*time.Second || len(c.Clock.Trust) != 3 {
+		t.Errorf("clock %+v", c.Clock)
+	}
 	if c.Buffer.Dir != "/etc/luquan/buf" || c.Buffer.CommitEvery != 5*time.Second {
 		t.Errorf("buffer %+v", c.Buffer)
 	}
@@ -55,6 +56,7 @@ func TestParseMistakes(t *testing.T) {
 			"  - {name: b, rtu: {port: /dev/ttyS0}, devices: [{name: y, profile: xy-md02, unit: 2}]}\n", "g.yaml:7:27: port /dev/ttyS0 belongs to bus \"a\" already"},
 		{"one endpoint and unit, two buses", "buses:\n", "buses:\n  - {name: a, tcp: {address: \"127.0.0.1:1502\"}, devices: [{name: x, profile: xy-md02, unit: 1}]}\n",
 			"127.0.0.1:1502 unit 1 is read on bus \"a\" already; read it once"},
+		{"hold", "buffer:", "clock: {hold: 2h}\nbuffer:", "g.yaml:4:15: clock.hold is 2h0m0s; choose between 0s and 1h"},
 		{"half a certificate", `{broker: "mqtt://127.0.0.1"}`, `{broker: "mqtts://h", tls: {cert: a.pem}}`, "a client certificate needs both"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -107,70 +109,4 @@ func TestKeepsWithoutBroker(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("meta documents: %v, %v; want the one of this configuration", entries, err)
 	}
-}
-
-func TestClock(t *testing.T) {
-	now := time.Date(2026, 11, 24, 8, 0, 0, 0, time.UTC)
-	newTest := func(trust ...string) *clock {
-		c := newClock(trust)
-		c.build, c.started = now.Add(-24*time.Hour), now
-		c.synchronised = func() bool { return false }
-		c.rtc = func() (time.Time, bool) { return time.Time{}, false }
-		return c
-	}
-	t.Run("synchronised", func(t *testing.T) {
-		c := newTest("adjtimex")
-		c.synchronised = func() bool { return true }
-		if at, code := c.Stamp("d", now); !at.Equal(now) || code != telemetry.ClockTrusted {
-			t.Errorf("%v %d", at, code)
-		}
-	})
-	t.Run("hub", func(t *testing.T) {
-		c := newTest("adjtimex", "hub")
-		if _, code := c.Stamp("d", now); code != telemetry.ClockUnsure {
-			t.Errorf("code %d before the hub was heard", code)
-		}
-		c.HubTime(now.Add(time.Hour), now)
-		if at, code := c.Stamp("d", now.Add(time.Second)); !at.Equal(now.Add(time.Hour+time.Second)) || code != telemetry.ClockHub {
-			t.Errorf("%v %d", at, code)
-		}
-	})
-	t.Run("rtc only when later than build and flash", func(t *testing.T) {
-		c := newTest("rtc")
-		c.rtc = func() (time.Time, bool) { return now, true }
-		if _, code := c.Stamp("d", now); code != telemetry.ClockTrusted {
-			t.Errorf("code %d of an honest battery clock", code)
-		}
-		c.notBefore(now.Add(time.Hour))
-		if _, code := c.Stamp("d", now); code != telemetry.ClockUnsure {
-			t.Errorf("code %d of a battery clock that is behind the flash", code)
-		}
-	})
-	t.Run("1970", func(t *testing.T) {
-		c := newTest("adjtimex")
-		c.started = time.Unix(5, 0)
-		a, code := c.Stamp("d", time.Unix(5, 0))
-		b, _ := c.Stamp("d", time.Unix(7, 0))
-		if code != telemetry.ClockUnsure || !a.Equal(c.build) || b.Sub(a) != 2*time.Second {
-			t.Errorf("%v, %v, code %d: an unset clock counts on from the build", a, b, code)
-		}
-	})
-	t.Run("never the same stamp", func(t *testing.T) {
-		c := newTest("adjtimex")
-		c.synchronised = func() bool { return true }
-		c.notBefore(now)
-		a, _ := c.Stamp("d", now)
-		b, _ := c.Stamp("d", now)
-		if !a.After(now) || !b.After(a) {
-			t.Errorf("%v, %v after %v", a, b, now)
-		}
-	})
-	t.Run("set back", func(t *testing.T) {
-		c := newTest("adjtimex")
-		c.synchronised = func() bool { return true }
-		c.Stamp("d", now.Add(24*365*time.Hour)) // a year in the future
-		if at, _ := c.Stamp("d", now); !at.Equal(now) {
-			t.Errorf("%v: a clock that was set right is not believed", at)
-		}
-	})
 }

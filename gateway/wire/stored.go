@@ -46,6 +46,7 @@ const (
 	epochMeasurement = "gateway_epoch"
 
 	storedVersion = 1
+	rawVersion    = 2 // the same with what the clocks showed in place of the stamp
 	storedHeader  = 21
 	// tailRoom is what AppendLine may add to head and fields.
 	tailRoom = len(" ,clock=3i,epoch=9007199254740991i,seq=9223372036854775807i -9223372036854775808")
@@ -56,6 +57,10 @@ type Stamp struct {
 	Time  int64           // nanoseconds since 1970 UTC
 	Clock telemetry.Clock // what Time rests on
 	Mono  time.Duration   // monotonic clock since boot at that moment; 0: not known
+	// Raw says that it is no stamp yet but what the clocks showed at the poll:
+	// Time the system's, Clock what that rested on (gateway/edge/stamp). A
+	// record must get its stamp before it can become a line.
+	Raw bool
 }
 
 // Store returns the stored form of a sample: what the board's queue keeps
@@ -73,7 +78,7 @@ func Store(s telemetry.Sample, site, gateway string, clock telemetry.Clock, mono
 	if s.Group < 0 {
 		return nil, fmt.Errorf("wire: device %q: group %d is negative", s.Device, s.Group)
 	}
-	b, err := begin(Reading, s.Kind, site, gateway, Stamp{s.Time.UnixNano(), clock, mono}, room(s))
+	b, err := begin(Reading, s.Kind, site, gateway, Stamp{Time: s.Time.UnixNano(), Clock: clock, Mono: mono}, room(s))
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +169,7 @@ func StoreGap(g telemetry.Gap, site, gateway string, clock telemetry.Clock, mono
 	if g.LostEpoch == 0 || g.LostEpoch > MaxEpoch || g.First == 0 || g.Last < g.First || g.Last > math.MaxInt64 {
 		return nil, fmt.Errorf("wire: gap of epoch %d, seq %d to %d is no range", g.LostEpoch, g.First, g.Last)
 	}
-	b, err := begin(Gap, gapMeasurement, site, gateway, Stamp{g.To.UnixNano(), clock, mono}, 224)
+	b, err := begin(Gap, gapMeasurement, site, gateway, Stamp{Time: g.To.UnixNano(), Clock: clock, Mono: mono}, 224)
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +188,7 @@ func StoreEpochEnd(e telemetry.EpochEnd, site, gateway string, at time.Time, clo
 	if e.Ended == 0 || e.Ended > MaxEpoch || e.Last > math.MaxInt64 {
 		return nil, fmt.Errorf("wire: end of epoch %d at seq %d is out of range", e.Ended, e.Last)
 	}
-	b, err := begin(EpochEnd, epochMeasurement, site, gateway, Stamp{at.UnixNano(), clock, mono}, 160)
+	b, err := begin(EpochEnd, epochMeasurement, site, gateway, Stamp{Time: at.UnixNano(), Clock: clock, Mono: mono}, 160)
 	if err != nil {
 		return nil, err
 	}
@@ -196,33 +201,59 @@ func StoreEpochEnd(e telemetry.EpochEnd, site, gateway string, at time.Time, clo
 
 // StampOf returns the kind and the stamp of a stored record.
 func StampOf(stored []byte) (Kind, Stamp, error) {
-	if len(stored) < storedHeader || stored[0] != storedVersion {
-		return 0, Stamp{}, fmt.Errorf("wire: stored record of %d bytes is not of version %d", len(stored), storedVersion)
+	if len(stored) < storedHeader || stored[0] != storedVersion && stored[0] != rawVersion {
+		return 0, Stamp{}, fmt.Errorf("wire: stored record of %d bytes is not of version %d or %d", len(stored), storedVersion, rawVersion)
 	}
 	return Kind(stored[1]), Stamp{
 		Clock: telemetry.Clock(stored[2]),
 		Time:  int64(binary.LittleEndian.Uint64(stored[3:])),
 		Mono:  time.Duration(binary.LittleEndian.Uint64(stored[11:])),
+		Raw:   stored[0] == rawVersion,
 	}, nil
 }
 
-// WithStamp returns a copy of a stored record with another stamp. It is for
-// correcting a clock before the record is first published, never after.
+// WithStamp returns a copy of a stored record with another stamp, or, when
+// it is Raw, with what the clocks showed in its place. It is for a record that
+// was never published.
 func WithStamp(stored []byte, s Stamp) ([]byte, error) {
-	if _, _, err := StampOf(stored); err != nil {
-		return nil, err
-	}
 	b := bytes.Clone(stored)
-	putStamp(b, s)
-	return b, nil
+	return b, PutStamp(b, s)
+}
+
+// PutStamp is WithStamp in place, for a record that nobody else has yet.
+func PutStamp(stored []byte, s Stamp) error {
+	if _, _, err := StampOf(stored); err != nil {
+		return err
+	}
+	putStamp(stored, s)
+	return nil
 }
 
 // AppendLine appends the record's final line, without a newline, to dst: the
-// same line for the same arguments, always, at most MaxLine bytes.
+// same line for the same arguments, always, at most MaxLine bytes. That of a
+// record without a stamp is for people: it has the system's clock at the poll,
+// and clock=3 if that rested on nothing; what is published may differ.
 func AppendLine(dst, stored []byte, epoch, seq uint64) ([]byte, error) {
 	_, s, err := StampOf(stored)
 	if err != nil {
 		return dst, err
+	}
+	if s.Raw {
+		s.Raw = false
+		if s.Clock < telemetry.ClockUnsure {
+			s.Clock = telemetry.ClockTrusted
+		}
+	}
+	return AppendLineAt(dst, stored, s, epoch, seq)
+}
+
+// AppendLineAt is AppendLine for a record whose stamp is kept apart from it.
+func AppendLineAt(dst, stored []byte, s Stamp, epoch, seq uint64) ([]byte, error) {
+	if _, _, err := StampOf(stored); err != nil {
+		return dst, err
+	}
+	if s.Raw || s.Clock > telemetry.ClockUnsure {
+		return dst, fmt.Errorf("wire: epoch %d seq %d has no stamp yet", epoch, seq)
 	}
 	if epoch == 0 || epoch > MaxEpoch || seq == 0 || seq > math.MaxInt64 {
 		return dst, fmt.Errorf("wire: epoch %d seq %d is out of range", epoch, seq)
@@ -266,7 +297,7 @@ func begin(k Kind, measurement, site, gateway string, s Stamp, room int) ([]byte
 		return nil, fmt.Errorf("wire: clock code %d is unknown", s.Clock)
 	}
 	b := make([]byte, storedHeader, storedHeader+room)
-	b[0], b[1] = storedVersion, byte(k)
+	b[1] = byte(k)
 	putStamp(b, s)
 	b = append(b, measurement...)
 	b = append(append(b, ",site="...), site...)
@@ -274,6 +305,10 @@ func begin(k Kind, measurement, site, gateway string, s Stamp, room int) ([]byte
 }
 
 func putStamp(b []byte, s Stamp) {
+	b[0] = storedVersion
+	if s.Raw {
+		b[0] = rawVersion
+	}
 	b[2] = byte(s.Clock)
 	binary.LittleEndian.PutUint64(b[3:], uint64(s.Time))
 	binary.LittleEndian.PutUint64(b[11:], uint64(s.Mono))

@@ -12,7 +12,7 @@ func (s *session) state(online bool) ([]byte, error) {
 	st := wire.State{Online: online, Session: s.name, Since: s.since.UnixNano(), Version: u.cfg.Version,
 		Boot: u.cfg.Boot, Cfg: u.cfg.Cfg, Holds: map[uint64][2]uint64{}}
 	if s.since.IsZero() {
-		st.Since = time.Now().UnixNano()
+		st.Since = u.cfg.Now().UnixNano()
 	}
 	for _, h := range s.held {
 		st.Holds[h.Epoch] = [2]uint64{h.First, h.Last}

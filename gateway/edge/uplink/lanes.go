@@ -15,7 +15,8 @@ func (s *session) live(now time.Time, draining bool) time.Duration {
 	lanes := s.u.cfg.Lanes
 	for len(s.marks) > 0 {
 		last := s.marks[len(s.marks)-1].last
-		if lag := now.Sub(s.marks[0].at); lag > lanes.MaxLag+s.u.cfg.Linger && !draining {
+		// What waits for the time is not what the link holds up.
+		if lag := now.Sub(s.marks[0].at); lag > lanes.MaxLag+s.u.cfg.Linger && !draining && !s.timeless {
 			s.skip(last)
 			return wait
 		}
@@ -23,6 +24,10 @@ func (s *session) live(now time.Time, draining bool) time.Duration {
 			return wait // a PUBACK wakes us, or the lag
 		}
 		p, ok := s.pack(s.epoch, s.liveNext, last)
+		s.timeless = ok && p.timeless && p.span.len() == 0
+		if s.timeless {
+			return tick / 10
+		}
 		if !ok {
 			return wait
 		}
@@ -86,6 +91,9 @@ func (s *session) backfill(now time.Time) time.Duration {
 		if !ok {
 			return tick
 		}
+		if p.span.len() == 0 && p.timeless {
+			return tick / 10
+		}
 		if p.span.len() == 0 {
 			s.backlog = s.backlog[1:]
 			continue
@@ -106,6 +114,8 @@ type packed struct {
 	span  span
 	lines [][]byte
 	full  bool // there is no room for more
+	// timeless: the record after these has no stamp yet.
+	timeless bool
 }
 
 // pack reads the first consecutive records of an epoch from from to last, as
@@ -125,6 +135,10 @@ func (s *session) pack(epoch, from, last uint64) (p packed, ok bool) {
 	}
 	p.span.epoch = epoch
 	size := 0
+	boot := s.u.cfg.Boot
+	if epoch != s.epoch {
+		boot, _ = s.label(epoch)
+	}
 	for _, e := range entries {
 		if e.Seq < from || e.Seq > last || e.Epoch != epoch {
 			break
@@ -133,7 +147,11 @@ func (s *session) pack(epoch, from, last uint64) (p packed, ok bool) {
 			p.full = true // what follows cannot be in this payload
 			break
 		}
-		line := s.line(e)
+		line, ok := s.line(e, boot)
+		if !ok {
+			p.timeless, p.full = true, true
+			break
+		}
 		if size += len(line) + 1; size > room && p.span.first != 0 {
 			p.full = true
 			break
@@ -151,14 +169,23 @@ func (s *session) pack(epoch, from, last uint64) (p packed, ok bool) {
 // line returns the record's line. A stored form that cannot be read, of a
 // newer version of this program, goes up as a comment: the hub puts it in
 // quarantine, where it can be seen, and the records behind it are not held up.
-func (s *session) line(e Entry) []byte {
-	line, err := wire.AppendLine(nil, e.Payload, e.Epoch, e.Seq)
+// Not ok: the record has no stamp yet.
+func (s *session) line(e Entry, boot string) (line []byte, ok bool) {
+	_, stamp, err := wire.StampOf(e.Payload)
+	if err == nil && stamp.Raw && s.u.cfg.Stamp != nil {
+		if stamp, ok = s.u.cfg.Stamp(boot, e.Epoch, e.Seq, stamp); !ok {
+			return nil, false
+		}
+	}
 	if err == nil {
-		return line
+		line, err = wire.AppendLineAt(nil, e.Payload, stamp, e.Epoch, e.Seq)
+	}
+	if err == nil {
+		return line, true
 	}
 	s.u.warn("a stored record cannot be read; it goes to the hub's quarantine", "epoch", e.Epoch, "seq", e.Seq, "error", err)
 	const most = 30 << 10 // of raw bytes, so that the line keeps to its limit
-	return []byte("#unreadable " + base64.StdEncoding.EncodeToString(e.Payload[:min(len(e.Payload), most)]))
+	return []byte("#unreadable " + base64.StdEncoding.EncodeToString(e.Payload[:min(len(e.Payload), most)])), true
 }
 
 // send publishes one payload and returns its size. tracked records wait for

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"luquan/gateway/wire"
@@ -51,6 +52,8 @@ type session struct {
 	marks    []mark // when the records from liveNext on were first seen
 	backlog  []span // to be published on backfill
 	readAt   time.Time
+	timeless bool         // what live would send next waits for its stamp
+	trip     atomic.Int64 // the shortest publish to PUBACK, ns; 0: none yet
 
 	sent     []sent // published and not committed, in the order of publishing
 	nextN    uint64
@@ -109,6 +112,10 @@ func (b *inbox) put(slot *[]byte, doc []byte) {
 	b.mu.Lock()
 	*slot = doc
 	b.mu.Unlock()
+	b.poke()
+}
+
+func (b *inbox) poke() {
 	select {
 	case b.signal <- struct{}{}:
 	default:
@@ -172,7 +179,8 @@ func (s *session) receive(m Message) {
 			return
 		}
 		if t, err := wire.ParseHubTime(m.Payload); err == nil {
-			u.cfg.HubTime(time.Unix(0, t.Time), time.Now())
+			u.cfg.HubTime(time.Unix(0, t.Time), time.Duration(s.trip.Load()))
+			s.inbox.poke() // records may have waited for it
 		}
 	}
 }
@@ -181,7 +189,8 @@ func (s *session) receive(m Message) {
 // the backlog, live begins with what is appended from now on.
 func (s *session) begin() {
 	u, now := s.u, time.Now()
-	s.since, s.tokensAt = now, now
+	s.since, s.tokensAt = u.cfg.Now(), now
+	u.cfg.Connected()
 	s.moved(now)
 	s.tokens = burst(u.cfg.Lanes)
 	s.held = u.queue.Holds()
@@ -304,9 +313,13 @@ func (s *session) acknowledged() error {
 			return err
 		}
 		s.flight = s.flight[1:]
+		took := time.Since(f.at)
+		if t := s.trip.Load(); t == 0 || int64(took) < t {
+			s.trip.Store(max(1, int64(took)))
+		}
 		if f.back {
 			s.backFlight--
-			switch took := time.Since(f.at); {
+			switch {
 			case took > slow:
 				s.backWindow = max(1, s.backWindow/2)
 			case took < quick:

@@ -192,6 +192,9 @@ func (s *session) resend(now time.Time) {
 	if !ok {
 		return
 	}
+	if p.timeless && p.span.len() == 0 {
+		return
+	}
 	if p.span.len() == 0 { // dropped by a full buffer, which has said so
 		s.sent = s.sent[1:]
 		return

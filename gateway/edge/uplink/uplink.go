@@ -114,9 +114,16 @@ type Config struct {
 	Backoff func(failures int) time.Duration
 	// Now is the clock of the stamps; nil is time.Now.
 	Now func() time.Time
-	// HubTime gets the hub's clock and the local time of its arrival; nil: not
-	// wanted. It must not block.
-	HubTime func(hub, received time.Time)
+	// Stamp gives a record that was stored without one its stamp, the same
+	// each time. It returns when that is on flash; not ok: the time is not
+	// known yet, the record waits. nil: there are no such records.
+	Stamp func(boot string, epoch, seq uint64, polled wire.Stamp) (s wire.Stamp, ok bool)
+	// Connected is called when the link is up. May be nil; must not block.
+	Connected func()
+	// HubTime gets the hub's clock as it arrives, with the shortest round trip
+	// to the broker seen on this link, 0 before the first; nil: not wanted. It
+	// must not block.
+	HubTime func(hub time.Time, trip time.Duration)
 	// Refresh is called when every group must carry all its fields in its next
 	// record: after a connect, a live skip, a change of the hub. It must not
 	// block. May be nil.
@@ -175,6 +182,12 @@ type Uplink struct {
 // cfg when they are published by a later run.
 func Label(boot, cfg string) string { return "boot=" + boot + " cfg=" + cfg }
 
+// Boot returns the boot that a label names.
+func Boot(label string) string {
+	boot, _ := parseLabel(label)
+	return boot
+}
+
 // parseLabel is the inverse of Label. A label that is none gives placeholders,
 // so that even then the records go up.
 func parseLabel(s string) (boot, cfg string) {
@@ -216,6 +229,9 @@ func New(queue Queue, cfg Config) (*Uplink, error) {
 	cfg.Meta = maps.Clone(cfg.Meta)
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Connected == nil {
+		cfg.Connected = func() {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -194,7 +194,7 @@ func TestHubTimeIsHeard(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := &network{}
 		var heard []time.Time
-		start(t, n, newQueue(), func(c *Config) { c.HubTime = func(hub, _ time.Time) { heard = append(heard, hub) } })
+		start(t, n, newQueue(), func(c *Config) { c.HubTime = func(hub time.Time, _ time.Duration) { heard = append(heard, hub) } })
 		after(time.Second)
 		doc, err := wire.HubTime{Hub: "h/1", Time: 12345}.Marshal()
 		l := n.link()
