@@ -79,7 +79,6 @@ func BenchmarkSIM(b *testing.B) {
 	const linger = 30 * time.Second
 	board := startBoard(b, b.TempDir(), line.addr(), newLoad(5, 20, 5), func(c *uplink.Config) {
 		c.Linger, c.Dial = linger, boardDial("mqtts://"+line.addr(), client)
-		c.HubTime = func(time.Time, time.Time) {}
 	})
 	next := time.Now()
 	poll := func(d time.Duration) {
