@@ -294,7 +294,7 @@ func (w *wire) deliver() {
 		switch {
 		case v == damaged:
 		case c == nil:
-			w.trace.count(func(c *Counters) { c.Late++ })
+			w.trace.late(rest[:n])
 			used += n
 			continue
 		default:

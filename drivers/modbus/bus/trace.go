@@ -16,7 +16,9 @@ type Transaction struct {
 	Answer            []byte // every byte received since, sound or not
 	// Dropped is what came before the request, since the transaction before it,
 	// and was thrown away: late answers (Counters.Late), remainders and noise
-	// (Counters.Stray). The first 512 bytes are kept.
+	// (Counters.Stray). Over Modbus TCP, where the answer to another request may
+	// come at any time, it is what came of that kind until this transaction's
+	// end. The first 512 bytes are kept.
 	Dropped []byte
 	Kind    Kind   // 0: data came
 	Code    byte   // exception code when Kind is Refused
@@ -64,6 +66,7 @@ type trace struct {
 	ring   [traceDepth]Transaction
 	next   uint64
 	counts Counters
+	missed []byte // answers over TCP that came too late, since the last transaction
 }
 
 // add files one transaction; it copies its bytes.
@@ -74,7 +77,8 @@ func (t *trace) add(x Transaction) {
 	req, ans, dropped := append(slot.Request[:0], x.Request...), append(slot.Answer[:0], x.Answer...), append(slot.Dropped[:0], x.Dropped...)
 	t.next++
 	x.Number = t.next
-	x.Request, x.Answer, x.Dropped = req, ans, dropped
+	x.Request, x.Answer, x.Dropped = req, ans, append(dropped, t.missed...)
+	t.missed = t.missed[:0]
 	*slot = x
 	c := &t.counts
 	if x.Aside {
@@ -95,6 +99,15 @@ func (t *trace) add(x Transaction) {
 	case Canceled:
 		c.Canceled++
 	}
+}
+
+// late counts an answer over TCP that nobody waits for any more, and keeps it
+// for the next transaction's Dropped.
+func (t *trace) late(frame []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts.Late++
+	t.missed = append(t.missed, frame[:min(len(frame), mostDropped-len(t.missed))]...)
 }
 
 func (t *trace) count(f func(*Counters)) {
