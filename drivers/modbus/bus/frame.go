@@ -142,6 +142,8 @@ func checkPDU(r request, unit byte, pdu []byte) string {
 	switch {
 	case unit != r.unit:
 		return "wrong unit"
+	case string(pdu) == string(r.adu[mbapHeader:]):
+		return "the request came back: whatever is at the other end only echoes"
 	case pdu[0] == r.function|0x80:
 		if len(pdu) != 2 {
 			return "exception of wrong length"

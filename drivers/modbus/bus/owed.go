@@ -81,25 +81,16 @@ func (d *debts) add(f form, now time.Time, response time.Duration) {
 	*d = append(*d, debt{f, now.Add(max(patience*response, leastPatience))})
 }
 
-// probe is the request that settles what the unit of r owes: the first
-// register or bit of r, with a form of its own if there is one.
+// probe is the request that settles what the unit of r owes: it begins where r
+// begins and has a form of its own, the smallest. As no more than mostDebts are
+// owed there always is one; a device that does not let so many be read says so.
 func (d debts) probe(r request) request {
-	quantities := []uint16{1, 2, 3, 4}
-	if r.function <= 2 {
-		quantities = []uint16{1, 9, 17, 25} // one byte more each
-	}
-	best := quantities[0]
-	if r.dataBytes() == (request{function: r.function, quantity: best}).dataBytes() {
-		best = quantities[1]
-	}
-	for _, q := range quantities {
-		p := request{function: r.function, quantity: q}
-		if p.dataBytes() != r.dataBytes() && int(r.address)+int(q) <= 1<<16 && !d.owes(p.form()) {
-			best = q
-			break
+	p := request{unit: r.unit, function: r.function, address: r.address, quantity: 1}
+	for p.dataBytes() == r.dataBytes() || d.owes(p.form()) {
+		if p.quantity++; p.function <= 2 {
+			p.quantity += 7 // one byte more
 		}
 	}
-	p := request{unit: r.unit, function: r.function, address: r.address, quantity: best}
 	p.adu = append(p.adu, p.unit, p.function)
 	p.adu = binary.BigEndian.AppendUint16(p.adu, p.address)
 	p.adu = binary.BigEndian.AppendUint16(p.adu, p.quantity)

@@ -127,7 +127,7 @@ func TestProbe(t *testing.T) {
 		{3, 100, 1, nil, 2},
 		{3, 65535, 1, nil, 2}, // refused by the device, which tells as much
 		{3, 100, 4, debts{{form: form{3, 2}}}, 2},
-		{3, 100, 4, debts{{form: form{3, 2}}, {form: form{3, 4}}, {form: form{3, 6}}}, 1},
+		{3, 100, 4, debts{{form: form{3, 2}}, {form: form{3, 4}}, {form: form{3, 6}}}, 5},
 		{1, 0, 8, nil, 9},
 		{2, 0, 100, nil, 1},
 	} {

@@ -74,6 +74,7 @@ type rtu struct {
 	opened time.Time
 	// inherits[unit]: such an answer came, so others may: it is probed first.
 	inherits [256]bool
+	asked    []byte // the last request: its echo may look like an answer
 	buf      [2 * maxRTU]byte
 }
 
@@ -101,7 +102,7 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	}
 	owed := &r.owed[x.unit]
 	owed.forget(time.Now())
-	if owed.owes(x.form()) || r.inherits[x.unit] {
+	for owed.owes(x.form()) || r.inherits[x.unit] { // again while probes are refused: each settles one
 		p := &exchange{request: owed.probe(x.request), timing: x.timing, dropped: x.dropped}
 		x.dropped = nil
 		r.trace.count(func(c *Counters) { c.Probes++ })
@@ -129,6 +130,7 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 		r.dirty = true
 		return nil, lostError("send", err, false)
 	}
+	r.asked = append(r.asked[:0], x.adu...)
 	sent := x.start.Add(time.Duration(len(x.adu)) * r.char)
 	r.busy = sent
 	frame, err := r.receive(ctx, c, x, sent)
@@ -139,13 +141,14 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 	if err != nil {
 		r.dirty = r.dirty || len(x.received) > 0
 		// What the limit allows may still come after damage; after a
-		// time-out a device that is a little too slow still will.
+		// time-out a device that is a little too slow still will. What was
+		// damaged need not have been the answer: that is owed still.
 		limit := sent.Add(x.timing.Response + slack)
 		if err.Kind != Garbled {
 			limit = x.end.Add(x.timing.Response)
-			if !err.lost {
-				r.owed[x.unit].add(x.form(), x.end, x.timing.Response)
-			}
+		}
+		if !err.lost {
+			r.owed[x.unit].add(x.form(), x.end, x.timing.Response)
 		}
 		if limit.After(x.end) {
 			r.late[x.unit] = limit
@@ -218,9 +221,8 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 				}
 				frame := append([]byte(nil), b[skip:skip+n]...)
 				owed := &r.owed[x.unit]
-				if len(*owed) == 1 && frame[1]&0x80 != 0 {
-					// Whichever of the two it refuses, it carries no value; the other stays owed.
-					*owed = nil
+				if frame[1]&0x80 != 0 && owed.settle(frame) {
+					// Whichever of those owed it refuses, it carries no value; one fewer stays owed.
 					owed.add(x.form(), x.end, x.timing.Response)
 					return frame, nil
 				}
@@ -313,7 +315,7 @@ func (r *rtu) outwait(ctx context.Context, c stream, x *exchange) *Error {
 		r.busy, r.dirty = time.Now(), true
 		x.drop(b[len(b) : len(b)+n])
 		b = b[:len(b)+n]
-		if n, ok := soundFrame(b); ok {
+		if n, ok := soundFrame(b); ok && string(b[:n]) != string(r.asked) {
 			r.settled(b[:n])
 			r.inherits[b[0]] = r.inherits[b[0]] || r.busy.Before(fore)
 			b = r.buf[:copy(r.buf[:], b[n:])]
