@@ -27,6 +27,8 @@ type device struct {
 	groups []*group
 	limits plan.Limits // Bad grows as the device refuses
 	cost   plan.Line
+	// inFlight is how many requests of one poll are asked side by side, 1 or more.
+	inFlight int
 
 	refresh atomic.Uint64 // raised by Refresh
 	noticed *decoding     // the bus's
@@ -56,42 +58,17 @@ func (d *device) Info() telemetry.DeviceInfo { return d.info }
 // Refresh implements drivers.Refresher.
 func (d *device) Refresh() { d.refresh.Add(1) }
 
-// mostGarbled is how many answers in a row may be damaged before a poll is given up.
-const mostGarbled = 2
-
-// Poll implements drivers.Device. A device that did not answer one request is
-// not asked the next: it would cost the line another response limit. So it
-// does after each damaged answer; after two in a row the rest is not asked for.
+// Poll implements drivers.Device.
 func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	g := d.groups[index]
 	s := telemetry.Sample{Device: d.info.Name, Kind: d.info.Kind, Group: index, Tags: d.info.Tags}
-	gone, garbled := telemetry.Good, 0 // why the rest is not asked for
-	take := func(r plan.Span) (result, bool) {
-		if gone != telemetry.Good {
-			return result{Span: r, quality: gone}, true
-		}
-		res, canceled := d.read(ctx, r)
-		if canceled {
-			return res, false
-		}
-		if res.quality == telemetry.Garbled {
-			garbled++
-		} else {
-			garbled = 0
-		}
-		if res.quality < telemetry.NoReply {
-			s.Time = time.Now()
-		}
-		if res.quality >= telemetry.NoReply || garbled == mostGarbled {
-			gone = res.quality
-		}
-		return res, true
-	}
-	results, ok := d.readAll(g, take)
+	a := asking{d: d, ctx: ctx}
+	results, ok := d.readAll(g, &a)
 	if !ok {
 		return s, false
 	}
-	if s.Time.IsZero() || gone != telemetry.Good {
+	s.Time = a.last
+	if s.Time.IsZero() || a.gone != telemetry.Good {
 		s.Time = time.Now() // the final time-out
 	}
 	d.fill(&s, g, results)
@@ -99,8 +76,9 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	return s, true
 }
 
-// read runs one transaction. canceled means that the poll was called off.
-func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bool) {
+// read runs one transaction; err is why it failed. canceled means that the
+// poll was called off.
+func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bool, err error) {
 	f := d.reader.ReadHoldingRegisters
 	switch r.Table {
 	case plan.Coil:
@@ -110,11 +88,8 @@ func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bo
 	case plan.Input:
 		f = d.reader.ReadInputRegisters
 	}
-	data, err := f(ctx, r.Address, r.Count)
-	res = result{Span: r, data: data}
-	if err != nil {
-		d.why = err
-	}
+	res.Span = r
+	res.data, err = f(ctx, r.Address, r.Count)
 	var e *bus.Error
 	switch bus.KindOf(err) {
 	case 0:
@@ -135,9 +110,9 @@ func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bo
 	case bus.NotConnected:
 		res.quality = telemetry.NotConnected
 	case bus.Canceled:
-		return res, true
+		return res, true, err
 	}
-	return res, false
+	return res, false, err
 }
 
 func covers(r, s plan.Span) bool {

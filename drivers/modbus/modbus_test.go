@@ -189,8 +189,8 @@ func TestRefusedWhole(t *testing.T) {
 				t.Fatalf("got %q, want %q", got, want)
 			}
 		}
-		// The first poll tries the whole, then the two sides of the hole; the second knows.
-		if got := r.requests(); !slices.Equal(got, []string{"10+6", "10+3", "15+1", "500+1", "10+3", "15+1", "500+1"}) {
+		// The first poll tries the whole, at last the two sides of the hole; the second knows.
+		if got := r.requests(); !slices.Equal(got, []string{"10+6", "500+1", "10+3", "15+1", "10+3", "15+1", "500+1"}) {
 			t.Errorf("requests %v", got)
 		}
 		missing[11] = true // now a wanted one

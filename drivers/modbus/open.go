@@ -121,8 +121,10 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 		reader: line.Reader(byte(*cfg.Unit), bus.Timing{
 			Response: c.response(p.Limits),
 			Pause:    p.Limits.Pause,
+			InFlight: p.Limits.InFlight,
 		}),
-		log: log.With("bus", c.Name, "device", cfg.Name, "unit", *cfg.Unit),
+		inFlight: 1,
+		log:      log.With("bus", c.Name, "device", cfg.Name, "unit", *cfg.Unit),
 		info: telemetry.DeviceInfo{
 			Name: cfg.Name, Kind: p.Kind, Bus: c.Name, Profile: cfg.profileName(), Label: cfg.Label,
 		},
@@ -134,6 +136,9 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 		d.info.Tags = append(d.info.Tags, telemetry.Tag{Key: key, Value: cfg.Tags[key]})
 	}
 	d.limits = plan.Limits{MaxRegisters: p.Limits.MaxRegisters, Gaps: p.Limits.Gaps != profile.GapsError}
+	if c.TCP != nil && c.TCP.Framing != "rtu" && p.Limits.InFlight > 1 {
+		d.inFlight = p.Limits.InFlight
+	}
 	d.cost = cost
 	d.cost.Fixed += max(0, p.Limits.Pause-cost.Silence)
 	byPeriod := map[time.Duration][]point{}

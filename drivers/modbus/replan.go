@@ -148,31 +148,34 @@ func (g *group) units(r plan.Span) []plan.Span {
 	return out
 }
 
-// readAll reads the group's requests with take. One that is refused is divided,
-// and what that teaches is remembered.
-func (d *device) readAll(g *group, take func(plan.Span) (result, bool)) (results []result, ok bool) {
+// readAll reads the group's requests. One that is refused is divided, and what
+// that teaches is remembered.
+func (d *device) readAll(g *group, a *asking) (results []result, ok bool) {
 	type lesson struct {
 		from plan.Span
 		bad  []plan.Span
 	}
 	var lessons []lesson
-	for i := range g.requests {
+	first, ok := a.all(g.requests)
+	if !ok {
+		return nil, false
+	}
+	for i, res := range first {
 		r := &g.requests[i]
-		res, ok := take(r.Span)
-		if !ok {
-			return nil, false
-		}
-		units := g.units(r.Span)
-		switch {
-		case !res.divides():
+		if !res.divides() {
 			if res.quality == telemetry.Good {
 				r.skip, r.pause = 0, 0
 			}
-		case len(units) < 2:
+			results = append(results, res)
+			continue
+		}
+		units := g.units(r.Span)
+		switch {
+		case len(units) < 2, a.gone != telemetry.Good:
 		case r.skip > 0:
 			r.skip--
 		default:
-			v := division{take: take}
+			v := division{take: a.take}
 			if !v.of(units) {
 				return nil, false
 			}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	mrand "math/rand/v2"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -101,6 +102,7 @@ func (g *Gateway) openBuses() error {
 		g.buses = append(g.buses, b)
 		g.onClose(b.Close)
 	}
+	g.cfg.Buses = nil // as written; the buses hold what is left to know of it
 	return nil
 }
 
@@ -253,6 +255,7 @@ func (g *Gateway) close() error {
 // committed for at most Options.Drain, the queue goes to flash.
 func (g *Gateway) Run(ctx context.Context) error {
 	g.log.Info("gateway runs", "buses", len(g.buses), "broker", g.cfg.Uplink.Broker)
+	debug.FreeOSMemory() // reading the configuration takes many times what is kept of it, and a board has little
 	after, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	linked := make(chan error, 1)

@@ -17,6 +17,7 @@ const (
 	defaultEvery  = 10 * time.Second
 	maxEvery      = 24 * time.Hour
 	protocolMax   = 125 // registers in one request
+	mostInFlight  = 16  // MODBUS Messaging on TCP/IP V1.0b, 4.3.1.2
 	maxTextLength = 240
 )
 
@@ -134,6 +135,13 @@ func (c *compiler) limits(l *Limits) {
 	}
 	if l.ResponseTimeout < 0 || l.ResponseTimeout > time.Minute {
 		c.errorf(at.With("response_timeout"), "response_timeout is %s; choose between 0s and 1m", l.ResponseTimeout)
+	}
+	l.InFlight = cmp.Or(l.InFlight, 1)
+	switch {
+	case l.InFlight < 1 || l.InFlight > mostInFlight:
+		c.errorf(at.With("in_flight"), "in_flight is %d; a device is asked 1 to %d requests at once", l.InFlight, mostInFlight)
+	case l.InFlight > 1 && l.Pause > 0:
+		c.errorf(at.With("in_flight"), "in_flight is %d and pause is %s; a device that needs a pause is asked one request at a time: leave one of them out", l.InFlight, l.Pause)
 	}
 }
 

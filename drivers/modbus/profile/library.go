@@ -8,17 +8,28 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"luquan/gateway/telemetry"
 	"luquan/internal/conffile"
 )
 
 // Library is a set of profiles that agree with each other: one kind and point
-// has one class and one unit in all of them. It is immutable.
+// has one class and one unit in all of them. It is immutable, and so are the
+// profiles that it gives out; it may be used from any goroutine.
 type Library struct {
 	models map[string]*rawProfile
 	names  []string
 	pairs  pairs
+
+	mu       sync.Mutex // guards resolved
+	resolved []resolved
+}
+
+// resolved is a profile as it was asked for and as it was given.
+type resolved struct {
+	ref     Ref
+	profile *Profile
 }
 
 // pairs says what a (kind, point) pair is and which profile said so first.

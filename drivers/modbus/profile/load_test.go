@@ -58,6 +58,8 @@ func TestBadProfiles(t *testing.T) {
 		{"twice", pt(ok + "}\n  - {" + ok), `m.yaml:6:12: point "x" stands here a second time`},
 		{"limits", head + "limits: {max_registers: 126, gaps: maybe}\npoints: [{" + ok + "}]\n", "max_registers is 126; a request reads 1 to 125"},
 		{"gaps", head + "limits: {gaps: maybe}\npoints: [{" + ok + "}]\n", `m.yaml:4:16: gaps is "maybe"; it is one of ok, zero-fill, error`},
+		{"in flight", head + "limits: {in_flight: 17}\npoints: [{" + ok + "}]\n", "m.yaml:4:21: in_flight is 17; a device is asked 1 to 16 requests at once"},
+		{"in flight with a pause", head + "limits: {pause: 10ms, in_flight: 2}\npoints: [{" + ok + "}]\n", "in_flight is 2 and pause is 10ms; a device that needs a pause is asked one request at a time"},
 		{"longer than a request", head + "limits: {max_registers: 1}\npoints: [{name: x, table: holding, address: 0, type: u32}]\n", "the value takes 2 registers and the device gives at most 1"},
 		{"block", head + "limits: {max_registers: 2}\nblocks: [{table: holding, address: 0, count: 3}]\npoints: [{" + ok + "}]\n", "a block of 3 from 0 does not fit"},
 		{"parameter", pt(ok + `, unit: "${flow_unit}"`), "${flow_unit} names no parameter of this profile"},
@@ -262,4 +264,30 @@ func FuzzParse(f *testing.F) {
 			p.Points[i].Decode(func(Table, uint16) (uint16, telemetry.Quality) { return 0xffff, telemetry.Good })
 		}
 	})
+}
+
+// TestOneProfileForAll: what is written alike is one profile, what differs is not.
+func TestOneProfileForAll(t *testing.T) {
+	lib := testLibrary(t)
+	resolve := func(text string) *Profile {
+		t.Helper()
+		var file struct{ Profile Ref }
+		doc, err := conffile.Parse("g.yaml", []byte(text), &file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := file.Profile.Resolve(lib, doc, conffile.Path{"profile"})
+		if err := doc.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	inline := "profile: {kind: k, points: [{name: x, table: holding, address: %s, type: u16}]}\n"
+	one, two := resolve(strings.Replace(inline, "%s", "1", 1)), resolve("\n\n"+strings.Replace(inline, "%s", "1", 1))
+	if one != two {
+		t.Error("two profiles written alike are kept twice")
+	}
+	if other := resolve(strings.Replace(inline, "%s", "2", 1)); other == one || other.Points[0].Address != 2 {
+		t.Errorf("another profile is given out as the same: %+v", other.Points[0])
+	}
 }

@@ -27,8 +27,24 @@ func (r *Ref) UnmarshalScalar(text string) error {
 func (r Ref) IsZero() bool { return reflect.ValueOf(r).IsZero() }
 
 // Resolve returns the profile that r means. What is wrong is collected in
-// doc, r standing at the path at, and the profile is nil.
+// doc, r standing at the path at, and the profile is nil. Those that are
+// written alike are one profile: forty meters of one model keep it once.
 func (r Ref) Resolve(lib *Library, doc *conffile.Doc, at conffile.Path) *Profile {
+	lib.mu.Lock()
+	defer lib.mu.Unlock()
+	for _, k := range lib.resolved {
+		if reflect.DeepEqual(k.ref, r) {
+			return k.profile
+		}
+	}
+	p := r.resolve(lib, doc, at)
+	if p != nil {
+		lib.resolved = append(lib.resolved, resolved{r, p})
+	}
+	return p
+}
+
+func (r Ref) resolve(lib *Library, doc *conffile.Doc, at conffile.Path) *Profile {
 	if r.IsZero() {
 		doc.Errorf(at, "profile is missing; name one of: %s", strings.Join(lib.names, ", "))
 		return nil

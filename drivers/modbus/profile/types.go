@@ -78,6 +78,7 @@ type Limits struct {
 	Gaps            Gaps          // loaded profiles: never empty
 	Pause           time.Duration // least time between an answer and the next request; 0 is none beyond the line's
 	ResponseTimeout time.Duration `yaml:"response_timeout"` // 0: the bus's own
+	InFlight        int           `yaml:"in_flight"`        // requests at once, over Modbus TCP only: 1 to 16; loaded profiles: never 0
 }
 
 // Table is one of the four Modbus tables. Its number is the function code
