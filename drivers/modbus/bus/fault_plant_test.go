@@ -70,6 +70,7 @@ type plant struct {
 	*rig
 	lane lane
 	rnd  *rand.Rand // guarded by mu
+	last question   // of whoever asks
 
 	mu     sync.Mutex // guards everything below
 	serial uint64
@@ -329,15 +330,21 @@ func (p *plant) ask(t *testing.T, q question) outcome {
 	return outcome{KindOf(err), err, time.Since(start)}
 }
 
-// question makes one up, such that old answers fit: few addresses, few forms.
-// Those asked at once differ by i.
+// question makes one up, such that old answers fit: few addresses, few forms,
+// and half the time the unit and the form of the one before. Those asked at once
+// differ by i.
 func (p *plant) question(rnd *rand.Rand, i int) question {
-	q := question{unit: byte(17 + rnd.IntN(5)), function: byte(1 + rnd.IntN(4)), address: uint16(0x0300 + 8*rnd.IntN(3) + i)}
-	if q.function >= 3 {
-		q.quantity = uint16(2 + 2*rnd.IntN(3))
-	} else {
-		q.quantity = uint16(16 + 4*rnd.IntN(3))
+	q := p.last
+	if q.unit == 0 || rnd.IntN(2) == 0 {
+		q = question{unit: byte(17 + rnd.IntN(5)), function: byte(1 + rnd.IntN(4))}
+		if q.function >= 3 {
+			q.quantity = uint16(2 + 2*rnd.IntN(3))
+		} else {
+			q.quantity = uint16(16 + 4*rnd.IntN(3))
+		}
 	}
+	q.address = uint16(0x0300 + 8*rnd.IntN(3) + i)
+	p.last = q
 	return q
 }
 
