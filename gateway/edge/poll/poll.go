@@ -17,11 +17,12 @@
 // share half of the time that the others leave, whoever they are and however
 // they fail, so the others keep their periods. Within that share a device is
 // asked at its own slots at first; after three polls in a row without any
-// answer it is probed less often, its pause doubling to 30 s (or its period,
-// if that is longer). Only a probe yields a sample: a row says that the device
-// was asked and what came of it, and a "no reply" for a slot in which nothing
-// was sent would be made up. The hub learns of the silence from the first
-// rows, and hears every 30 s that it lasts, or as often as the share allows.
+// answer it is probed less often, its pause doubling to 30 s (5 s while its
+// port or peer is away; or its period, if that is longer). Only a probe yields
+// a sample: a row says that the device was asked and what came of it, and a
+// "no reply" for a slot in which nothing was sent would be made up. The hub
+// learns of the silence from the first rows, and hears every 30 s that it
+// lasts, or as often as the share allows.
 // The first answer brings the device back to its periods at once.
 //
 // A transaction under way cannot be broken off: whatever is due while a
@@ -45,6 +46,9 @@ import (
 const (
 	patience = 3                // polls without an answer before backing off
 	maxPause = 30 * time.Second // between probes of a dead device, unless its period is longer
+	// While a port or a peer is away a probe costs the line nothing, and the
+	// devices behind it are to be read soon after it is back.
+	maxAway = 5 * time.Second
 )
 
 // Sink takes what was polled. Sample is called from the loop of the bus and
@@ -390,7 +394,11 @@ func (l *loop) fail(s *slot, began time.Time) {
 	} else {
 		m.pause *= 2
 	}
-	m.pause = max(min(m.pause, maxPause), s.period)
+	most := maxPause
+	if m.status == telemetry.NotConnected {
+		most = maxAway
+	}
+	m.pause = max(min(m.pause, most), s.period)
 	m.until = time.Now().Add(m.pause)
 }
 

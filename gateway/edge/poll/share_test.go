@@ -332,6 +332,9 @@ func TestLineComesBack(t *testing.T) {
 		if last.Sub(first) > time.Second {
 			t.Errorf("the last device was found %v after the first", last.Sub(first))
 		}
+		if away := first.Sub(start) - 200*time.Second; away > 5*time.Second+10*time.Millisecond {
+			t.Errorf("the line was found back after %v, want at most 5 s", away)
+		}
 		if st.Dead != 0 {
 			t.Errorf("%d are still backed off", st.Dead)
 		}
