@@ -141,18 +141,23 @@ func (k *Keeper) Run(ctx context.Context, held func() (epochs []uint64, boots []
 			return
 		case <-t.C:
 		}
-		k.mu.Lock()
-		m, wall := k.read()
-		k.judge(m, wall)
-		if time.Duration(m-k.saved) >= ahead {
-			k.change() // how far the sources reached
-		}
-		k.mu.Unlock()
-		k.Flush()
+		k.watch()
 		if n%60 == 59 {
 			k.forget(held())
 		}
 	}
+}
+
+// watch looks at the clocks and puts what is new on flash.
+func (k *Keeper) watch() {
+	k.mu.Lock()
+	m, wall := k.read()
+	k.judge(m, wall)
+	if time.Duration(m-k.saved) >= ahead {
+		k.change() // how far the sources reached
+	}
+	k.mu.Unlock()
+	k.Flush()
 }
 
 // forget drops the bases of epochs that are not held any more and the boots
