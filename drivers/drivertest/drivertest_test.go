@@ -81,3 +81,26 @@ func TestSlaveRefusesWrites(t *testing.T) {
 		t.Errorf("CRC %#x", got)
 	}
 }
+
+// FuzzParseExchanges: any text is exchanges or an error, and exchanges written
+// down are read back the same.
+func FuzzParseExchanges(f *testing.F) {
+	f.Add("# a comment\n> 01 03 00 01 00 01\n< 01 03 02\n< 00 09\n")
+	f.Add("< 01")
+	f.Add(">\n\n> 0")
+	f.Fuzz(func(t *testing.T, text string) {
+		xs, err := drivertest.ParseExchanges(text)
+		if err != nil {
+			return
+		}
+		again, err := drivertest.ParseExchanges(drivertest.FormatExchanges(xs))
+		if err != nil || len(again) != len(xs) {
+			t.Fatalf("%v became %v, %v", xs, again, err)
+		}
+		for i := range xs {
+			if string(xs[i].Request) != string(again[i].Request) || string(xs[i].Answer) != string(again[i].Answer) {
+				t.Fatalf("%v became %v", xs[i], again[i])
+			}
+		}
+	})
+}

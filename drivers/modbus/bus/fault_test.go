@@ -97,7 +97,7 @@ var faults = []fault{
 	// is taken over other bytes, and one in 65,536 is a sound frame that
 	// brings no value: another request's, or an exception.
 	{"burst over the length", onRTU, []Kind{Garbled, NoReply, Refused}, nil, nil, func(a *attempt, b []byte) { a.send(a.burst(b, false)) }},
-	{"damaged transaction identifier", onTCP, []Kind{NoReply}, lates, nil, func(a *attempt, b []byte) { a.send(a.change(b, 0, 2)) }},
+	{"damaged transaction identifier", onTCP, []Kind{NoReply}, lates, nil, func(a *attempt, b []byte) { a.send(a.otherwise(b)) }},
 	{"damaged protocol identifier", onTCP, []Kind{Garbled}, garbles, []Kind{NotConnected}, func(a *attempt, b []byte) { a.send(a.change(b, 2, 4)) }},
 	{"damaged length", onTCP, []Kind{Garbled}, garbles, []Kind{NotConnected, NoReply}, func(a *attempt, b []byte) { a.send(a.change(b, 4, 6)) }},
 	{"damaged unit", onTCP, []Kind{Garbled}, garbles, []Kind{NotConnected}, func(a *attempt, b []byte) { a.send(a.change(b, 6, 7)) }},
@@ -161,6 +161,17 @@ func (a *attempt) elsewhen(b []byte) []byte {
 	c := bytes.Clone(b)
 	id := (uint16(c[0]) - uint16(20+a.p.rnd.IntN(200))) & 0xFF
 	c[0], c[1] = byte(id), byte(id)
+	return c
+}
+
+// otherwise damages one byte of the transaction identifier of b; half the time
+// as little as can be, which is likeliest to hit another request in flight.
+func (a *attempt) otherwise(b []byte) []byte {
+	if a.p.rnd.IntN(2) == 0 {
+		return a.change(b, 0, 2)
+	}
+	c := bytes.Clone(b)
+	c[1] ^= byte(1 + a.p.rnd.IntN(3))
 	return c
 }
 
