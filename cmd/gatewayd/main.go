@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -11,11 +12,18 @@ import (
 	"luquan/internal/daemon"
 )
 
-func main() { os.Exit(daemon.Main(command(), os.Args[1:])) }
+func main() {
+	// A board has little memory and this process little to collect: a heap
+	// that grows by 40 % between collections spends some 2 ms a second on them.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(40)
+	}
+	os.Exit(daemon.Main(command(), os.Args[1:]))
+}
 
 func command() *cobra.Command {
 	var config string
-	var debug bool
+	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "gatewayd",
 		Short: "The board's daemon: polls devices, buffers readings on flash, forwards them over MQTT",
@@ -26,7 +34,7 @@ func command() *cobra.Command {
 				return err
 			}
 			log := daemon.Logger(cmd.ErrOrStderr())
-			if debug {
+			if verbose {
 				log = daemon.DebugLogger(cmd.ErrOrStderr())
 			}
 			gateway, err := edge.New(cfg, edge.Options{Logger: log, Version: daemon.Version()})
@@ -40,6 +48,6 @@ func command() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&config, "config", "/etc/luquan/gateway.yaml", "the gateway's configuration")
-	cmd.Flags().BoolVar(&debug, "debug", false, "log also what goes on when all is well: each commit to flash, each time all points are told again")
+	cmd.Flags().BoolVar(&verbose, "debug", false, "log also what goes on when all is well: each commit to flash, each time all points are told again")
 	return cmd
 }
