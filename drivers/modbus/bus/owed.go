@@ -15,6 +15,13 @@ import (
 // form, and for the newest only when no older one has that form. Before a
 // request whose form is still owed, one register is asked for (a probe): when
 // its answer comes, everything before it is settled.
+//
+// So an old answer is taken for a new one, even to the very same request, only
+// where RTU leaves no way to tell: it comes later than patience allows after
+// its request was given up, or after mostDebts more were; the device answers
+// out of order, or one request twice, the second time after the next has gone
+// out; the port was lost in between, and the answer outlasted one more limit.
+// The fault suite (fault_test.go) throws everything else.
 
 // form is all that an answer tells of its request.
 type form struct {
