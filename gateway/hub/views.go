@@ -10,7 +10,6 @@ import (
 	"luquan/gateway/alarm"
 	"luquan/gateway/hub/console"
 	"luquan/gateway/hub/journal"
-	"luquan/gateway/hub/ledger"
 	"luquan/gateway/telemetry"
 )
 
@@ -23,7 +22,7 @@ func (h *Hub) consoleOptions() console.Options {
 	}
 	return console.Options{
 		Feed: h.feed, Sites: sites, Alarms: h.judge, History: h.store, Limits: h.limits,
-		Gateways: h.gateways, Ledger: h.ledgerRows, Journal: h.journalEntries, Health: h.health,
+		Gateways: h.gateways, Ledger: h.account, Import: h.importPayload, Journal: h.journalEntries, Health: h.health,
 		Ready: h.ready, Metrics: h.metrics, Logger: h.log,
 	}
 }
@@ -62,21 +61,6 @@ func (h *Hub) gateways() []console.Gateway {
 		out = append(out, c)
 	}
 	return out
-}
-
-func (h *Hub) ledgerRows(_ context.Context, q console.LedgerQuery) ([]console.LedgerRow, error) {
-	reports, err := h.ledger.Report(ledger.Filter{Site: q.Site, Gateway: q.Gateway, From: q.From, To: q.To})
-	if err != nil {
-		return nil, err
-	}
-	var out []console.LedgerRow
-	for _, r := range reports {
-		out = append(out, console.LedgerRow{
-			Site: r.Site, Gateway: r.Gateway.Gateway, Epoch: r.Epoch, First: min(1, r.Expected), Last: r.Expected,
-			Stored: r.Stored, Quarantined: r.Quarantined, Lost: r.Lost, Missing: r.MissingSum,
-		})
-	}
-	return out, nil
 }
 
 func (h *Hub) journalEntries(ctx context.Context, q console.JournalQuery) ([]console.JournalEntry, error) {

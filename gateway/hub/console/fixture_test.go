@@ -15,6 +15,7 @@ import (
 
 	"luquan/gateway/alarm"
 	"luquan/gateway/hub/history"
+	"luquan/gateway/hub/ledger"
 	"luquan/gateway/hub/live"
 	"luquan/gateway/telemetry"
 )
@@ -153,8 +154,8 @@ func newBench(t testing.TB, edit func(*Options)) *bench {
 			}
 			return out, nil
 		},
-		Ledger: func(context.Context, LedgerQuery) ([]LedgerRow, error) {
-			return []LedgerRow{{Site: "heating-east", Gateway: "boiler-house-1", Epoch: 4837201, First: 1, Last: 40000, Stored: 39990, Lost: 4, Missing: 6}}, nil
+		Ledger: func(context.Context, LedgerQuery) ([]ledger.Row, error) {
+			return []ledger.Row{{Site: "heating-east", Gateway: "boiler-house-1", Epoch: 4837201, First: 1, Last: 40000, Stored: 39990, Lost: 4, Missing: 6}}, nil
 		},
 	}
 	if edit != nil {

@@ -84,6 +84,8 @@ func Handler(opt Options) http.Handler {
 	get("/metrics", s.writeMetrics)
 	mux.Handle("POST /api/v1/alarms/{id}/ack", s.api(s.ack))
 	mux.Handle("/api/v1/alarms/{id}/ack", s.api(methodNotAllowed("POST")))
+	mux.Handle("POST /api/v1/import", s.api(s.importPayload))
+	mux.Handle("/api/v1/import", s.api(methodNotAllowed("POST")))
 	mux.Handle("/api/", s.api(func(_ http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusNotFound, "there is no "+r.URL.Path, "docs/contract.md lists what there is")
 	}))

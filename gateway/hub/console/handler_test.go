@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"luquan/gateway/alarm"
+	"luquan/gateway/hub/ledger"
 	"luquan/gateway/hub/live"
 	"luquan/gateway/telemetry"
 )
@@ -68,6 +69,9 @@ func TestRefusals(t *testing.T) {
 		{"POST", "/api/v1/alarms/" + strings.Repeat("x", 401) + "/ack", 400, "too long"},
 		{"GET", "/api/v1/journal?limit=0", 400, "whole number"},
 		{"GET", "/api/v1/ledger?site=Heating", 400, "is not a name"},
+		{"GET", "/api/v1/ledger?by=week", 400, "not made of site, gateway, epoch, hour"},
+		{"GET", "/api/v1/ledger?verify=yes", 400, "neither 0 nor 1"},
+		{"GET", "/api/v1/ledger?verify=1&from=2026-01-01T00:00:00Z&to=2026-03-01T00:00:00Z", 400, "too long to be compared"},
 		{"GET", "/nonsense", 404, "there is no /nonsense"},
 		{"POST", "/alarms", 405, "POST is not possible here"},
 		{"GET", "/api/v1/sites?x=1", 400, `has no parameter "x"`},
@@ -242,7 +246,7 @@ func TestListsAndHealth(t *testing.T) {
 	if j := decode[[]JournalEntry](t, b.get(t, "/api/v1/journal?from=2026-01-01T00:00:00Z&to=2027-01-01T00:00:00Z")); len(j) != 8 {
 		t.Errorf("%d entries", len(j))
 	}
-	if l := decode[[]LedgerRow](t, b.get(t, "/api/v1/ledger?site=heating-east")); len(l) != 1 || l[0].Missing != 6 {
+	if l := decode[[]ledger.Row](t, b.get(t, "/api/v1/ledger?site=heating-east")); len(l) != 1 || l[0].Missing != 6 {
 		t.Errorf("%+v", l)
 	}
 	h := decode[map[string]any](t, b.get(t, "/api/v1/health"))

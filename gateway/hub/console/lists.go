@@ -308,34 +308,6 @@ func (s *server) journal(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (s *server) ledger(w http.ResponseWriter, r *http.Request) error {
-	p, err := params(r, "site", "gateway", "from", "to")
-	if err != nil {
-		return err
-	}
-	if s.opt.Ledger == nil {
-		return absent("ledger")
-	}
-	for _, name := range []string{"site", "gateway"} {
-		if v := p[name]; v != "" && !telemetry.ValidName(v) {
-			return refuse(http.StatusBadRequest, fmt.Sprintf("%s=%q is not a name", name, v), "see /api/v1/gateways")
-		}
-	}
-	from, to, err := period(p, maxSpan)
-	if err != nil {
-		return err
-	}
-	list, err := s.opt.Ledger(r.Context(), LedgerQuery{Site: p["site"], Gateway: p["gateway"], From: from, To: to})
-	if err != nil {
-		return fmt.Errorf("read ledger: %w", err)
-	}
-	if list == nil {
-		list = []LedgerRow{}
-	}
-	writeJSON(w, http.StatusOK, list)
-	return nil
-}
-
 // health answers 200 whatever the state: /readyz is for machines that ask
 // with a status.
 func (s *server) health(w http.ResponseWriter, r *http.Request) error {

@@ -9,6 +9,7 @@ import (
 
 	"luquan/gateway/alarm"
 	"luquan/gateway/hub/history"
+	"luquan/gateway/hub/ledger"
 	"luquan/gateway/hub/live"
 	"luquan/gateway/telemetry"
 )
@@ -42,9 +43,12 @@ type Options struct {
 	// Gateways lists the boards; Ledger, Journal and Health tell what their
 	// names say. They must be safe for concurrent use.
 	Gateways func() []Gateway
-	Ledger   func(ctx context.Context, q LedgerQuery) ([]LedgerRow, error)
-	Journal  func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
-	Health   func() []Component
+	Ledger   func(ctx context.Context, q LedgerQuery) ([]ledger.Row, error)
+	// Import stores a payload of a dead board's card, named by the topic it
+	// would have come on.
+	Import  func(ctx context.Context, topic string, payload []byte) (any, error)
+	Journal func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
+	Health  func() []Component
 	// Ready says why the hub cannot do its work yet; nil means it can.
 	Ready func() error
 	// Metrics writes the hub's metrics in the Prometheus text format; the
@@ -98,23 +102,13 @@ type Gateway struct {
 	Late time.Duration `json:"-"`
 }
 
-// LedgerQuery asks for what boards sent. Empty names mean all.
+// LedgerQuery asks for what boards sent; see ledger.Query. With Verify it is
+// compared with the history.
 type LedgerQuery struct {
-	Site, Gateway string
-	From, To      time.Time
-}
-
-// LedgerRow accounts for one epoch of one board.
-type LedgerRow struct {
-	Site        string `json:"site"`
-	Gateway     string `json:"gateway"`
-	Epoch       uint64 `json:"epoch"`
-	First       uint64 `json:"first"`
-	Last        uint64 `json:"last"`
-	Stored      uint64 `json:"stored"`
-	Quarantined uint64 `json:"quarantined"`
-	Lost        uint64 `json:"lost"`
-	Missing     uint64 `json:"missing"` // neither stored nor accounted for, yet
+	Site, Gateway              string
+	From, To                   time.Time // both zero: the whole book
+	ByGateway, ByEpoch, ByHour bool
+	Verify                     bool
 }
 
 // JournalQuery asks for what happened in a span, at most Limit entries, the

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"luquan/gateway/hub/seqs"
 	"luquan/gateway/telemetry"
 )
 
@@ -38,6 +39,11 @@ type Store interface {
 	// quality that is not good are left out; the others are in order of time.
 	// A point that was never written has none.
 	Query(ctx context.Context, q Query) ([]Bucket, error)
+
+	// Count returns which records of one board the store holds, by their
+	// stamps from one whole minute, included, to another, excluded. It is what
+	// the ledger is checked against.
+	Count(ctx context.Context, site, gateway string, from, to time.Time) ([]Records, error)
 
 	// Close ends what the store runs. What was durable stays so.
 	Close() error
@@ -99,6 +105,15 @@ type Bucket struct {
 	Count int
 	// Worst is the worst quality met, also of readings without a value.
 	Worst telemetry.Quality
+}
+
+// Records is the records of one epoch of a board whose stamps lie in one hour.
+// Again of a minute counts rows beyond the first of a record; a store that
+// cannot hold such has none.
+type Records struct {
+	Epoch uint64
+	Hour  int64 // since 1970
+	Seqs  *seqs.Hour
 }
 
 // RejectedError names rows that a store will never take. All other rows of

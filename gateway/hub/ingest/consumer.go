@@ -160,7 +160,7 @@ func (c *Consumer) payload(t wire.Topic, payload []byte, received time.Time) {
 	var bad, dups uint64
 	wanted := make([]wire.Record, 0, len(p.Records))
 	for _, r := range p.Records {
-		fresh, want := c.cfg.Ledger.Receive(t.Site, t.Gateway, r.Epoch, r.Seq)
+		fresh, want := c.cfg.Ledger.Receive(t.Site, t.Gateway, r, received)
 		if r.Err != nil {
 			bad++
 		} else if fresh {
@@ -252,7 +252,7 @@ func (c *Consumer) state(t wire.Topic, doc []byte, received time.Time) {
 	meta, known := g.describe()
 	c.mu.Unlock()
 
-	c.cfg.Ledger.State(t.Site, t.Gateway, st)
+	c.cfg.Ledger.State(t.Site, t.Gateway, st, received)
 	c.cfg.Sink.State(t.Site, t.Gateway, st, received)
 	if known {
 		c.cfg.Sink.Meta(meta)

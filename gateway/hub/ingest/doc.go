@@ -51,10 +51,11 @@ type Store interface {
 
 // Ledger is the book of what came and what is stored; see package ledger.
 type Ledger interface {
-	Receive(site, gateway string, epoch, seq uint64) (fresh, wanted bool)
+	Receive(site, gateway string, r wire.Record, received time.Time) (fresh, wanted bool)
+	Want(site, gateway string, r wire.Record, now time.Time) (wanted bool)
 	Release(site, gateway string, epoch, seq uint64)
 	Settle(site, gateway string, r wire.Record, quarantined bool)
-	State(site, gateway string, st wire.State)
+	State(site, gateway string, st wire.State, received time.Time)
 	Sync() error
 	Committed(site, gateway string, now time.Time) (wire.Committed, bool)
 }

@@ -327,8 +327,8 @@ func TestQuarantine(t *testing.T) {
 		if es[1].Seq != 3 || string(es[1].Raw) != lines[2] || es[1].Reason == "" {
 			t.Errorf("oldest: %+v", es[1])
 		}
-		rs, err := r.ledger.Report(ledger.Filter{})
-		if err != nil || rs[0].Stored != 2 || rs[0].Quarantined != 2 || rs[0].MissingSum != 0 {
+		rs, err := r.ledger.Account(t.Context(), ledger.Query{ByEpoch: true})
+		if err != nil || rs[0].Stored != 2 || rs[0].Quarantined != 2 || rs[0].Missing != 0 {
 			t.Errorf("%+v, %v", rs, err)
 		}
 		if !reflect.DeepEqual(r.seen, []uint64{1, 2, 4}) {

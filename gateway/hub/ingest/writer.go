@@ -161,9 +161,18 @@ func (w *work) reject(i int, reason string) {
 	w.quarantine = append(w.quarantine, NewEntry(time.Now(), it.gw.site, it.gw.gateway, it.rec.Epoch, it.rec.Seq, reason, it.rec.Line))
 }
 
-// advance does what is left of w: store, quarantine, ledger. Only when all
-// three are durable may the boards hear of it.
+// advance does what is left of w. Only when all of it is durable may the boards
+// hear of it.
 func (c *Consumer) advance(ctx context.Context, w *work) error {
+	if err := c.settle(ctx, w); err != nil {
+		return err
+	}
+	c.done(w)
+	return nil
+}
+
+// settle makes what is left of w durable: store, quarantine, ledger.
+func (c *Consumer) settle(ctx context.Context, w *work) error {
 	if !w.stored && len(w.rows) > 0 {
 		rejected, err := c.cfg.Store.Write(ctx, w.rows)
 		if err != nil {
@@ -188,11 +197,7 @@ func (c *Consumer) advance(ctx context.Context, w *work) error {
 		}
 		w.settled = true
 	}
-	if err := c.cfg.Ledger.Sync(); err != nil {
-		return err
-	}
-	c.done(w)
-	return nil
+	return c.cfg.Ledger.Sync()
 }
 
 func (c *Consumer) done(w *work) {

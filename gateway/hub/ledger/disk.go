@@ -13,7 +13,9 @@ import (
 	"luquan/gateway/hub/seqs"
 )
 
-// schema of the file. Sets are seqs.Set.Encode; times are nanoseconds.
+// schema of the file. Sets are seqs.Set.Encode, an hour's data seqs.Hour.Encode
+// with its least and largest seq beside it; times are nanoseconds, hours count
+// since 1970. damaged keeps what could not be read, for people to look at.
 const schema = `
 CREATE TABLE IF NOT EXISTS epochs (
   site TEXT NOT NULL, gateway TEXT NOT NULL, epoch INTEGER NOT NULL,
@@ -21,6 +23,7 @@ CREATE TABLE IF NOT EXISTS epochs (
   ended INTEGER NOT NULL, last INTEGER NOT NULL, reason TEXT NOT NULL,
   dups INTEGER NOT NULL, first_time INTEGER NOT NULL, last_time INTEGER NOT NULL,
   stored BLOB NOT NULL, quarantined BLOB NOT NULL, lost BLOB NOT NULL,
+  unplaced BLOB NOT NULL DEFAULT x'', seen INTEGER NOT NULL DEFAULT 0, told INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (site, gateway, epoch)
 );
 CREATE INDEX IF NOT EXISTS held ON epochs (held) WHERE held = 1;
@@ -30,10 +33,16 @@ CREATE TABLE IF NOT EXISTS gaps (
   from_time INTEGER NOT NULL, to_time INTEGER NOT NULL, reason TEXT NOT NULL,
   PRIMARY KEY (site, gateway, epoch, first, last, reason)
 );
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS hours (
+  site TEXT NOT NULL, gateway TEXT NOT NULL, hour INTEGER NOT NULL, epoch INTEGER NOT NULL,
+  first INTEGER NOT NULL, last INTEGER NOT NULL, data BLOB NOT NULL,
+  PRIMARY KEY (site, gateway, hour, epoch)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS damaged (at INTEGER NOT NULL, what TEXT NOT NULL, data BLOB NOT NULL);
+PRAGMA user_version = 2;
 `
 
-const columns = "base, top, held, ended, last, reason, dups, first_time, last_time, stored, quarantined, lost"
+const columns = "base, top, held, ended, last, reason, dups, first_time, last_time, stored, quarantined, lost, unplaced, seen, told"
 
 // openDB opens the file with synchronous=FULL: a commit that returned is on
 // the disk, so that what a board was told survives a power cut of the hub.
@@ -70,8 +79,13 @@ func (l *Ledger) start() error {
 	if err := l.db.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
 		return err
 	}
-	if version > 1 {
-		return fmt.Errorf("file is of version %d, this hub knows 1: use a newer hub", version)
+	switch {
+	case version > 2:
+		return fmt.Errorf("file is of version %d, this hub knows 2: use a newer hub", version)
+	case version == 1:
+		if err := l.upgrade(); err != nil {
+			return fmt.Errorf("bring the file from version 1 to 2: %w", err)
+		}
 	}
 	if _, err := l.db.Exec(schema); err != nil {
 		return err
@@ -102,12 +116,66 @@ func (l *Ledger) start() error {
 	return nil
 }
 
+// upgrade gives a file of version 1 what version 2 knows: the hours of the
+// records it has are not known.
+func (l *Ledger) upgrade() error {
+	tx, err := l.db.Begin()
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	for _, c := range []string{"unplaced BLOB NOT NULL DEFAULT x''", "seen INTEGER NOT NULL DEFAULT 0", "told INTEGER NOT NULL DEFAULT 0"} {
+		if _, err := tx.Exec("ALTER TABLE epochs ADD COLUMN " + c); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query("SELECT rowid, stored, quarantined FROM epochs")
+	if err != nil {
+		return err
+	}
+	unplaced := map[int64][]byte{}
+	for rows.Next() {
+		var id int64
+		var stored, quarantined []byte
+		if err := rows.Scan(&id, &stored, &quarantined); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		a, errA := seqs.Decode(stored)
+		b, errB := seqs.Decode(quarantined)
+		if errA == nil && errB == nil { // one that is damaged is set aside when it is loaded
+			unplaced[id] = a.Union(b).Encode()
+		}
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for id, set := range unplaced {
+		if _, err := tx.Exec("UPDATE epochs SET unplaced=? WHERE rowid=?", set, id); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Exec("PRAGMA user_version = 2"); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
 // load fills e from its row, if there is one. What e already holds stays.
 func (l *Ledger) load(e *epoch) error {
 	row := l.db.QueryRow("SELECT "+columns+" FROM epochs WHERE site=? AND gateway=? AND epoch=?", e.Site, e.Gateway.Gateway, int64(e.epoch))
 	d, err := scan(row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		e.loaded = true
+		return nil
+	}
+	if errors.Is(err, seqs.ErrDamaged) {
+		// What it said is not known any more. So nothing is claimed: the board
+		// sends again what it holds, and its word settles what it has freed.
+		if err := l.setAside(fmt.Sprintf("epoch %d of %s/%s", e.epoch, e.Site, e.Gateway.Gateway), nil); err != nil {
+			return err
+		}
+		e.loaded = true
+		e.dirty = true
 		return nil
 	}
 	if err != nil {
@@ -117,7 +185,14 @@ func (l *Ledger) load(e *epoch) error {
 		return err
 	}
 	e.stored, e.quarantined, e.lost = d.stored.Union(e.stored), d.quarantined.Union(e.quarantined), d.lost.Union(e.lost)
+	e.unplaced = d.unplaced.Union(e.unplaced)
 	e.base, e.top, e.dups = max(e.base, d.base), max(e.top, d.top), e.dups+d.dups
+	if d.seen != 0 {
+		e.seen = d.seen
+	}
+	if d.ended || d.top >= e.top || e.told == 0 {
+		e.told = d.told
+	}
 	if !e.ended {
 		e.ended, e.last, e.reason = d.ended, d.last, d.reason
 	}
@@ -135,19 +210,21 @@ func (l *Ledger) load(e *epoch) error {
 
 func scan(f func(...any) error) (*epoch, error) {
 	var (
-		e                         epoch
-		base, top, last, dups     int64
-		stored, quarantined, lost []byte
+		e                     epoch
+		base, top, last, dups int64
+		sets                  [4][]byte
 	)
-	if err := f(&base, &top, &e.held, &e.ended, &last, &e.reason, &dups, &e.from, &e.to, &stored, &quarantined, &lost); err != nil {
+	if err := f(&base, &top, &e.held, &e.ended, &last, &e.reason, &dups, &e.from, &e.to, &sets[0], &sets[1], &sets[2], &sets[3], &e.seen, &e.told); err != nil {
 		return nil, err
 	}
 	e.base, e.top, e.last, e.dups = uint64(base), uint64(top), uint64(last), uint64(dups)
-	var errs [3]error
-	e.stored, errs[0] = seqs.Decode(stored)
-	e.quarantined, errs[1] = seqs.Decode(quarantined)
-	e.lost, errs[2] = seqs.Decode(lost)
-	return &e, errors.Join(errs[:]...)
+	for i, s := range []*seqs.Set{&e.stored, &e.quarantined, &e.lost, &e.unplaced} {
+		var err error
+		if *s, err = seqs.Decode(sets[i]); err != nil {
+			return nil, err
+		}
+	}
+	return &e, nil
 }
 
 func (l *Ledger) loadGaps(k key) ([]gap, error) {
@@ -174,7 +251,15 @@ type snapshot struct {
 	copy  epoch
 	upto  uint64
 	also  seqs.Set
-	blobs [3][]byte
+	blobs [4][]byte
+}
+
+// hourRow is what one Sync writes of one hour.
+type hourRow struct {
+	hourKey
+	h           *hour
+	first, last uint64
+	data        []byte
 }
 
 // Sync makes what was settled durable and lets Committed tell it. On error
@@ -182,14 +267,17 @@ type snapshot struct {
 func (l *Ledger) Sync() error {
 	l.syncing.Lock()
 	defer l.syncing.Unlock()
-	batch, err := l.collect()
+	batch, hours, err := l.collect()
 	if err != nil || len(batch) == 0 {
 		return err
 	}
-	if err := l.writeBatch(batch); err != nil {
+	if err := l.writeBatch(batch, hours); err != nil {
 		l.mu.Lock()
 		for _, s := range batch {
 			s.e.dirty = true
+		}
+		for _, h := range hours {
+			h.h.dirty = true
 		}
 		l.mu.Unlock()
 		return fmt.Errorf("ledger: sync: %w", err)
@@ -205,12 +293,40 @@ func (l *Ledger) Sync() error {
 			delete(l.gates[e.Gateway].epochs, e.key.epoch)
 		}
 	}
+	if len(l.hours) > maxHours {
+		written := map[hourKey]bool{}
+		for _, h := range hours {
+			written[h.hourKey] = true
+		}
+		for k, h := range l.hours {
+			if !h.dirty && !written[k] {
+				delete(l.hours, k)
+			}
+		}
+	}
 	return nil
 }
 
-func (l *Ledger) collect() ([]snapshot, error) {
+// collect takes what is to be written, in a form that nobody changes.
+func (l *Ledger) collect() ([]snapshot, []hourRow, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	var hours []hourRow
+	for k, h := range l.hours {
+		if !h.dirty {
+			continue
+		}
+		damaged, err := l.merge(k, h)
+		if err == nil && damaged {
+			err = l.replace(l.epoch(k.key))
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("ledger: read hour %d of %s/%s: %w", k.hour, k.Site, k.Gateway.Gateway, err)
+		}
+		r := hourRow{hourKey: k, h: h, data: h.Encode()}
+		r.first, r.last = h.Span()
+		hours = append(hours, r)
+	}
 	var batch []snapshot
 	for _, e := range l.epochs {
 		if !e.dirty {
@@ -218,10 +334,10 @@ func (l *Ledger) collect() ([]snapshot, error) {
 		}
 		if !e.loaded {
 			if err := l.load(e); err != nil {
-				return nil, fmt.Errorf("ledger: read epoch %d of %s/%s: %w", e.epoch, e.Site, e.Gateway.Gateway, err)
+				return nil, nil, fmt.Errorf("ledger: read epoch %d of %s/%s: %w", e.epoch, e.Site, e.Gateway.Gateway, err)
 			}
 		}
-		s := snapshot{e: e, copy: *e, blobs: [3][]byte{e.stored.Encode(), e.quarantined.Encode(), e.lost.Encode()}}
+		s := snapshot{e: e, copy: *e, blobs: [4][]byte{e.stored.Encode(), e.quarantined.Encode(), e.lost.Encode(), e.unplaced.Encode()}}
 		s.copy.gaps = append([]gap(nil), e.gaps...)
 		s.upto, s.also = uptoAlso(e.settled())
 		batch = append(batch, s)
@@ -229,10 +345,15 @@ func (l *Ledger) collect() ([]snapshot, error) {
 	for _, s := range batch {
 		s.e.dirty = false
 	}
-	return batch, nil
+	for _, h := range hours {
+		h.h.dirty = false
+	}
+	return batch, hours, nil
 }
 
-func (l *Ledger) writeBatch(batch []snapshot) error {
+// writeBatch writes all of it or nothing: what is stored, and when it was, what
+// a gap says and that the gap's own record is stored.
+func (l *Ledger) writeBatch(batch []snapshot, hours []hourRow) error {
 	tx, err := l.db.Begin()
 	if err != nil {
 		return err
@@ -240,9 +361,9 @@ func (l *Ledger) writeBatch(batch []snapshot) error {
 	defer tx.Rollback() // does nothing after Commit
 	for _, s := range batch {
 		e := s.copy
-		if _, err := tx.Exec("INSERT OR REPLACE INTO epochs (site, gateway, epoch, "+columns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+		if _, err := tx.Exec("INSERT OR REPLACE INTO epochs (site, gateway, epoch, "+columns+") VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 			e.Site, e.Gateway.Gateway, int64(e.epoch), int64(e.base), int64(e.top), e.held, e.ended, int64(e.last), e.reason,
-			int64(e.dups), e.from, e.to, s.blobs[0], s.blobs[1], s.blobs[2]); err != nil {
+			int64(e.dups), e.from, e.to, s.blobs[0], s.blobs[1], s.blobs[2], s.blobs[3], e.seen, e.told); err != nil {
 			return err
 		}
 		for _, g := range e.gaps {
@@ -250,6 +371,12 @@ func (l *Ledger) writeBatch(batch []snapshot) error {
 				e.Site, e.Gateway.Gateway, int64(e.epoch), int64(g.first), int64(g.last), g.from, g.to, g.reason); err != nil {
 				return err
 			}
+		}
+	}
+	for _, h := range hours {
+		if _, err := tx.Exec("INSERT OR REPLACE INTO hours (site, gateway, hour, epoch, first, last, data) VALUES (?,?,?,?,?,?,?)",
+			h.Site, h.Gateway.Gateway, h.hour, int64(h.epoch), int64(h.first), int64(h.last), h.data); err != nil {
+			return err
 		}
 	}
 	return tx.Commit()

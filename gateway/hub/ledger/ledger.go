@@ -41,6 +41,7 @@ type Ledger struct {
 	hub    string     // name/boot id in committed
 	epochs map[key]*epoch
 	gates  map[Gateway]*gate
+	hours  map[hourKey]*hour // the time index, as far as it is in memory
 }
 
 // Gateway names one board.
@@ -77,7 +78,13 @@ type epoch struct {
 	held        bool   // the board still holds it: it stands in committed
 	top         uint64 // largest seq known to be drawn
 	dups        uint64
-	from, to    int64 // stamps of stored records, ns; 0 when there are none
+	from, to    int64 // stamps of stored readings, ns; 0 when there are none
+	// unplaced are those of stored and quarantined that stand in no hour,
+	// because their stamp is not known or not believed.
+	unplaced seqs.Set
+	// seen is when it was first heard of, told when top last rose, by the
+	// hub's clock (an end record tells the board's); ns, 0: never.
+	seen, told int64
 
 	// received and queued live in memory only: what was received and not
 	// stored comes again.
@@ -124,7 +131,7 @@ func Open(path, hub string, log *slog.Logger) (*Ledger, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	l := &Ledger{hub: hub, log: log.With("component", "ledger"), epochs: map[key]*epoch{}, gates: map[Gateway]*gate{}}
+	l := &Ledger{hub: hub, log: log.With("component", "ledger"), epochs: map[key]*epoch{}, gates: map[Gateway]*gate{}, hours: map[hourKey]*hour{}}
 	if err := l.openDB(path); err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
@@ -134,29 +141,69 @@ func Open(path, hub string, log *slog.Logger) (*Ledger, error) {
 // Close closes the file. What was not synced will come again.
 func (l *Ledger) Close() error { return l.db.Close() }
 
-// Receive notes that a record has come. fresh reports that it never came
-// before, so that it is to be shown and judged; wanted that it is to be
-// written to the store: it is neither settled nor waiting already. A wanted
+// Receive notes that a record has come at received. fresh reports that it
+// never came before, so that it is to be shown and judged; wanted that it is to
+// be written to the store: it is neither settled nor waiting already. A wanted
 // record counts as waiting until Settle or Release.
-func (l *Ledger) Receive(site, gateway string, epochID, seq uint64) (fresh, wanted bool) {
+func (l *Ledger) Receive(site, gateway string, r wire.Record, received time.Time) (fresh, wanted bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	e := l.epoch(key{Gateway{site, gateway}, epochID})
-	e.top = max(e.top, seq)
+	e := l.epoch(key{Gateway{site, gateway}, r.Epoch})
+	e.rise(r.Seq, received)
 	if !e.held { // who sends it holds it
 		e.held, e.dirty = true, true
 	}
-	settled := e.stored.Has(seq) || e.quarantined.Has(seq)
-	fresh = !settled && !e.received.Has(seq)
+	settled := e.stored.Has(r.Seq) || e.quarantined.Has(r.Seq)
+	fresh = !settled && !e.received.Has(r.Seq)
 	if !fresh {
 		e.dups++
+		e.dirty = true
+		if r.Err == nil {
+			h, m := l.hour(e.key, r.Sample.Time.UnixNano())
+			h.Again[m]++
+		}
 	}
-	e.received.Add(seq, seq)
-	wanted = !settled && !e.queued.Has(seq)
+	e.received.Add(r.Seq, r.Seq)
+	wanted = !settled && !e.queued.Has(r.Seq)
 	if wanted {
-		e.queued.Add(seq, seq)
+		e.queued.Add(r.Seq, r.Seq)
 	}
 	return fresh, wanted
+}
+
+// Want is Receive for records that no board sends, such as those of a dead
+// board's card: nothing counts as come twice, and the epoch is not taken for
+// one that a board holds.
+func (l *Ledger) Want(site, gateway string, r wire.Record, now time.Time) (wanted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := key{Gateway{site, gateway}, r.Epoch}
+	_, known := l.epochs[k]
+	e := l.epoch(k)
+	if !known && !e.synced.known {
+		e.held = false
+	}
+	e.rise(r.Seq, now)
+	if e.stored.Has(r.Seq) || e.quarantined.Has(r.Seq) || e.queued.Has(r.Seq) {
+		return false
+	}
+	e.received.Add(r.Seq, r.Seq)
+	e.queued.Add(r.Seq, r.Seq)
+	return true
+}
+
+// rise notes that the board had drawn seq by the time at.
+func (e *epoch) rise(seq uint64, at time.Time) {
+	if e.seen == 0 {
+		e.seen, e.dirty = at.UnixNano(), true
+	}
+	if seq <= e.top {
+		return
+	}
+	e.top = seq
+	if !e.ended {
+		e.told = at.UnixNano()
+	}
 }
 
 // Release says that a wanted record could not wait after all (the queue is
@@ -179,24 +226,41 @@ func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
 	e.top = max(e.top, r.Seq)
 	e.queued.Remove(r.Seq, r.Seq)
 	e.received.Add(r.Seq, r.Seq)
+	known := e.stored.Has(r.Seq) || e.quarantined.Has(r.Seq)
 	if quarantined {
 		e.quarantined.Add(r.Seq, r.Seq)
-		return // its content is not believed
+	} else {
+		e.stored.Add(r.Seq, r.Seq)
 	}
-	e.stored.Add(r.Seq, r.Seq)
-	if ns := r.Sample.Time.UnixNano(); r.Kind == wire.Reading {
+	if r.Err != nil { // its content is not believed
+		if !known {
+			e.unplaced.Add(r.Seq, r.Seq)
+		}
+		return
+	}
+	ns := r.Sample.Time.UnixNano()
+	if !known {
+		h, m := l.hour(e.key, ns)
+		h.Minutes[m].Add(r.Seq, r.Seq)
+	}
+	switch r.Kind {
+	case wire.Reading:
+		if quarantined {
+			break
+		}
 		if e.from == 0 || ns < e.from {
 			e.from = ns
 		}
 		e.to = max(e.to, ns)
-	}
-	switch r.Kind {
 	case wire.Gap:
 		l.lose(gw, r.Gap)
 	case wire.EpochEnd:
 		x := l.epoch(key{gw, r.End.Ended})
 		x.dirty, x.ended, x.last, x.reason = true, true, r.End.Last, r.End.Reason
 		x.top = max(x.top, x.last)
+		if ns > x.to && (x.told == 0 || ns < x.told) {
+			x.told = ns // it was over when the next one began
+		}
 	}
 }
 
@@ -219,7 +283,7 @@ func (l *Ledger) lose(gw Gateway, g telemetry.Gap) {
 
 // State takes what a board that is online says it holds. Below the first of an
 // epoch all is settled; epochs it no longer holds leave committed.
-func (l *Ledger) State(site, gateway string, st wire.State) {
+func (l *Ledger) State(site, gateway string, st wire.State, received time.Time) {
 	if !st.Online {
 		return // a will tells what was held when its connection began
 	}
@@ -231,7 +295,7 @@ func (l *Ledger) State(site, gateway string, st wire.State) {
 		if h[0]-1 > e.base {
 			e.base, e.dirty = h[0]-1, true
 		}
-		e.top = max(e.top, h[1])
+		e.rise(h[1], received)
 		e.dirty = e.dirty || !e.synced.known
 	}
 	cur := l.epoch(key{gw, st.Epoch}) // stands in committed from the start

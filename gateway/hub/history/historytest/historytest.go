@@ -69,7 +69,7 @@ func Test(t *testing.T, open func(t *testing.T) history.Store) {
 	}{
 		{"buckets", buckets}, {"ints", ints}, {"strings", text}, {"qualities", qualities},
 		{"twice", twice}, {"late", late}, {"conflict", conflict}, {"marks", marks},
-		{"boards", boards}, {"bad queries", badQueries}, {"empty", empty},
+		{"boards", boards}, {"count", count}, {"bad queries", badQueries}, {"empty", empty},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := open(t)
@@ -106,6 +106,62 @@ func query(t *testing.T, s history.Store, point, kind string, from, to time.Time
 		t.Fatalf("query: %v", err)
 	}
 	return b
+}
+
+// count asks which records are kept, whatever they carry: readings, a row that
+// only confirms, a gap; of this board only, by the minute of their stamps.
+func count(t *testing.T, s history.Store) {
+	at := Base()
+	var rows []history.Row
+	for i := range uint64(200) {
+		var x []telemetry.Reading
+		if i%3 > 0 {
+			x = append(x, F("x", float64(i)))
+		}
+		rows = append(rows, Row("plant", "m", "meter", i+1, at.Add(time.Duration(i)*30*time.Second), x...))
+	}
+	rows = append(rows, Row("plant", "other", "pump", 300, at.Add(time.Second), F("y", 1)), Row("elsewhere", "m", "meter", 301, at, F("x", 1)))
+	gap := Row("plant", "g", "gateway_gap", 302, at.Add(time.Second))
+	gap.Line = fmt.Appendf(nil, "gateway_gap,site=plant,gateway=board-1 first=1i,last=2i,lost_epoch=5i,epoch=77i,seq=302i %d", at.Add(time.Second).UnixNano())
+	gap.Record.Kind = ""
+	rows = append(rows, gap)
+	write(t, s, rows...)
+	write(t, s, rows[:50]...) // again
+	for _, c := range []struct {
+		board    string
+		from, to time.Duration
+		want     uint64
+		first    [2]uint64 // range of the first minute
+	}{
+		{"board-1", 0, 2 * time.Hour, 202, [2]uint64{1, 2}},
+		{"board-1", 10 * time.Minute, 70 * time.Minute, 120, [2]uint64{21, 22}},
+		{"board-1", 99 * time.Minute, 100 * time.Minute, 2, [2]uint64{199, 200}},
+		{"board-1", -time.Hour, 0, 0, [2]uint64{}},
+		{"board-2", 0, 2 * time.Hour, 0, [2]uint64{}},
+	} {
+		list, err := s.Count(context.Background(), "plant", c.board, at.Add(c.from), at.Add(c.to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := uint64(0)
+		for _, r := range list {
+			if r.Epoch != 77 {
+				t.Errorf("epoch %d", r.Epoch)
+			}
+			for m, set := range r.Seqs.Minutes {
+				n += set.Count()
+				if r.Seqs.Again[m] != 0 {
+					t.Errorf("%s after %s: minute %d has rows twice", c.board, c.from, m)
+				}
+				if start := time.Unix(r.Hour*3600+int64(m)*60, 0); start.Equal(at.Add(c.from)) && len(set) > 0 && set[0] != c.first {
+					t.Errorf("%s after %s: %v, want %v first", c.board, c.from, set, c.first)
+				}
+			}
+		}
+		if n != c.want {
+			t.Errorf("%s from %s to %s: %d records, want %d", c.board, c.from, c.to, n, c.want)
+		}
+	}
 }
 
 // buckets compares with sums made here, over several hours and a From that is

@@ -139,8 +139,19 @@ type answer struct {
 	Series []struct {
 		Columns []string `json:"columns"`
 		Values  [][]any  `json:"values"`
+		Partial bool     `json:"partial"` // InfluxDB says it here when max-row-limit cut the answer
 	} `json:"series"`
 	Error string `json:"error"`
+}
+
+// partial reports that the answer was cut short.
+func (a answer) partial() bool {
+	for _, s := range a.Series {
+		if s.Partial {
+			return true
+		}
+	}
+	return false
 }
 
 type row map[string]any

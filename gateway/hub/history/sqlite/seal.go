@@ -179,6 +179,11 @@ func (s *Store) pruneSome(ctx context.Context, now time.Time) (more bool, err er
 		return false, fmt.Errorf("prune: %w", err)
 	}
 	defer tx.Rollback()
+	if p.next == 0 {
+		if _, err := tx.ExecContext(ctx, "DELETE FROM records WHERE hour<?", p.before); err != nil {
+			return false, fmt.Errorf("prune: %w", err)
+		}
+	}
 	end := min(p.next+pruneStep, len(p.ids))
 	for _, id := range p.ids[p.next:end] {
 		if _, err := tx.ExecContext(ctx, "DELETE FROM blocks WHERE key>=? AND key<?", id<<hourBits, id<<hourBits|p.before); err != nil {

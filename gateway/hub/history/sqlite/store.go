@@ -25,6 +25,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"luquan/gateway/hub/history"
+	"luquan/gateway/hub/seqs"
 	"luquan/gateway/telemetry"
 )
 
@@ -97,6 +98,9 @@ const schema = `
 CREATE TABLE IF NOT EXISTS points (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, class INTEGER NOT NULL, UNIQUE (kind, name));
 CREATE TABLE IF NOT EXISTS hot (id INTEGER PRIMARY KEY, hour INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (key INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS records (site TEXT NOT NULL, gateway TEXT NOT NULL, hour INTEGER NOT NULL, epoch INTEGER NOT NULL, data BLOB NOT NULL,
+  PRIMARY KEY (site, gateway, hour, epoch)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS records_hour ON records (hour);
 CREATE TABLE IF NOT EXISTS damaged (id INTEGER PRIMARY KEY, key INTEGER NOT NULL, data BLOB NOT NULL);
 PRAGMA user_version = 1;
 `
@@ -271,6 +275,7 @@ type staged struct {
 	nextID  int64
 	hours   map[int64][]hotSample
 	order   []int64
+	records map[recordsKey]*seqs.Hour
 }
 
 // Write implements history.Store.
@@ -287,12 +292,13 @@ func (s *Store) Write(ctx context.Context, rows []history.Row) error {
 		s.unsure = false
 	}
 	now := time.Now()
-	st := &staged{points: map[pointKey]*point{}, classes: map[field]telemetry.Class{}, hours: map[int64][]hotSample{}}
+	st := &staged{points: map[pointKey]*point{}, classes: map[field]telemetry.Class{}, hours: map[int64][]hotSample{}, records: map[recordsKey]*seqs.Hour{}}
 	var rejected []history.Rejected
 	s.mu.RLock()
 	st.nextID = int64(len(s.byID)) + 1
 	for i, r := range rows {
 		if r.Record.Kind == "" {
+			st.record(&r.Record)
 			continue // the ledger holds what it says
 		}
 		if why := s.refuse(st, &r.Record, now); why != "" {
@@ -300,9 +306,10 @@ func (s *Store) Write(ctx context.Context, rows []history.Row) error {
 			continue
 		}
 		s.stage(st, &r.Record)
+		st.record(&r.Record)
 	}
 	s.mu.RUnlock()
-	if len(st.hours) > 0 {
+	if len(st.hours) > 0 || len(st.records) > 0 {
 		ids, err := s.commit(ctx, st)
 		if err != nil {
 			s.unsure = true
@@ -402,6 +409,9 @@ func (s *Store) commit(ctx context.Context, st *staged) ([]int64, error) {
 			return nil, err
 		}
 		ids = append(ids, id)
+	}
+	if err := s.commitRecords(ctx, tx, st); err != nil {
+		return nil, err
 	}
 	return ids, tx.Commit()
 }

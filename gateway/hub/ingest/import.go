@@ -1,0 +1,66 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"luquan/gateway/wire"
+)
+
+// Imported says what became of an imported payload.
+type Imported struct {
+	Records     int `json:"records"`     // in the payload
+	New         int `json:"new"`         // stored now
+	Known       int `json:"known"`       // stored or in quarantine before, or on their way
+	Quarantined int `json:"quarantined"` // to quarantine now
+}
+
+// Import stores a payload that no board sends: of a dead board's card. It
+// returns when all of it is durable, in the store or in quarantine, and in the
+// ledger. The sink does not see it, so it is history only and raises no alarm.
+// What is settled already is left as it is: importing twice changes nothing.
+// On error nothing is lost and the same payload may be imported again.
+func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Imported, error) {
+	t, err := wire.ParseTopic(topic)
+	if err != nil {
+		return Imported{}, fmt.Errorf("import: %w", err)
+	}
+	if !c.owns(t.Site) {
+		return Imported{}, fmt.Errorf("import: site %q is none of this hub's; see sites in hub.yaml", t.Site)
+	}
+	p, err := wire.Decode(t, payload)
+	if err != nil {
+		return Imported{}, fmt.Errorf("import: %w", err)
+	}
+	now := time.Now()
+	out := Imported{Records: len(p.Records)}
+	board := &gateway{name: name{t.Site, t.Gateway}} // not one that is waited for, nor told what is committed
+	var batch []item
+	for _, r := range p.Records {
+		if c.cfg.Ledger.Want(t.Site, t.Gateway, r, now) {
+			batch = append(batch, item{gw: board, rec: r, received: now})
+		}
+	}
+	out.Known = len(p.Records) - len(batch)
+	if len(batch) == 0 {
+		if err := c.cfg.Ledger.Sync(); err != nil {
+			return Imported{}, fmt.Errorf("import: %w", err)
+		}
+		return out, nil
+	}
+	w := c.work(batch)
+	if err := c.settle(ctx, w); err != nil {
+		for _, it := range batch {
+			c.cfg.Ledger.Release(t.Site, t.Gateway, it.rec.Epoch, it.rec.Seq)
+		}
+		return Imported{}, fmt.Errorf("import: %w", err)
+	}
+	out.Quarantined = len(w.inQuarant)
+	out.New = len(batch) - out.Quarantined
+	c.count(func(s *Stats) {
+		s.Stored += uint64(out.New)
+		s.Quarantined += uint64(out.Quarantined)
+	})
+	return out, nil
+}
