@@ -12,12 +12,16 @@ func (q *Queue) run() {
 	defer close(q.done)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	provided := false
 	for {
 		q.mu.Lock()
 		commit, cursor, wait := q.due(time.Now())
 		q.mu.Unlock()
 		if commit {
-			_ = q.commit() // counted, logged and told to who waits
+			if q.commit() == nil && !provided { // what it returns is counted, logged and told to who waits
+				provided = true
+				q.provide()
+			}
 		}
 		if cursor {
 			_ = q.writeCursor() // counted and logged
@@ -78,6 +82,7 @@ func (q *Queue) commit() error {
 	q.force, q.urgent = false, false
 	target := q.cur.ep.last
 	var errs []error
+	var waits error
 	for {
 		s := q.firstDirty()
 		if s == nil {
@@ -113,6 +118,15 @@ func (q *Queue) commit() error {
 			q.log.Debug("records are on flash", "epoch", q.cur.ep.id, "upto", q.durable)
 			continue
 		}
+		if errors.Is(err, errWaits) {
+			// Nothing is dropped only because the board starts or stops; it is when a record must be committed.
+			q.batch, q.since, waits = 1, time.Now(), err
+			if !q.inRAM {
+				q.inRAM = true
+				q.log.Warn("no room on flash to begin an epoch: until there is something to write it waits in RAM", "dir", q.opt.Dir)
+			}
+			break
+		}
 		q.failed(err)
 		if placed {
 			q.abandon(s)
@@ -127,7 +141,7 @@ func (q *Queue) commit() error {
 		}
 	}
 	q.settle()
-	var err error
+	err := waits
 	if len(errs) == 2 {
 		err = errors.Join(errs...)
 	}
@@ -177,8 +191,9 @@ func (q *Queue) settle() {
 		return true
 	})
 	if len(q.unsettled) < n {
-		q.curDirty = true
+		q.curDirty, q.curFirst = true, true
 		q.reclaim()
+		q.tell() // what stood behind the gap record may be read now
 	}
 }
 

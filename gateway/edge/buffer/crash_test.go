@@ -155,7 +155,7 @@ func (m *memFS) segments() (out []string) {
 	return out
 }
 
-func TestTruncated(t *testing.T) {
+func TestCrash1Truncated(t *testing.T) {
 	r := seeded(t)
 	m, first, second := written(t)
 	for _, name := range m.segments() {
@@ -201,7 +201,7 @@ func step() int {
 	return 5
 }
 
-func TestFlipped(t *testing.T) {
+func TestCrash2Flipped(t *testing.T) {
 	r := seeded(t)
 	m, first, second := written(t)
 	worst := 0
@@ -227,7 +227,7 @@ func TestFlipped(t *testing.T) {
 	}
 }
 
-func TestGarbageTail(t *testing.T) {
+func TestCrash3GarbageTail(t *testing.T) {
 	r := seeded(t)
 	m, first, second := written(t)
 	for _, name := range m.segments() {
@@ -305,7 +305,7 @@ func TestRubbish(t *testing.T) {
 	}
 }
 
-func TestTornCommit(t *testing.T) {
+func TestCrash4TornCommit(t *testing.T) {
 	r := seeded(t)
 	trials := 1500
 	if testing.Short() {

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestFaults lets the k-th operation fail, once or from then on for a while,
+// TestCrash5Faults lets the k-th operation fail, once or from then on for a while,
 // for every k of a run, and has a power cut at the end.
-func TestFaults(t *testing.T) {
+func TestCrash5Faults(t *testing.T) {
 	run := func(t *testing.T, k, length int, what error, short bool) (ops int) {
 		m := newMemFS()
 		o := tiny(m)

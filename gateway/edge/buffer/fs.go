@@ -25,8 +25,8 @@ type FS interface {
 	Remove(name string) error
 	// SyncDir makes the creation and removal of dir's files durable.
 	SyncDir(dir string) error
-	// Avail returns how many bytes a process like this one may still write to dir's file system.
-	Avail(dir string) (int64, error)
+	// Avail returns how many bytes a process like this one may still write to dir's file system, and how many it has in all.
+	Avail(dir string) (avail, total int64, err error)
 }
 
 // File is an open file. WriteAt beyond the end extends it.
@@ -106,12 +106,12 @@ func (osFS) SyncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-func (osFS) Avail(dir string) (int64, error) {
+func (osFS) Avail(dir string) (avail, total int64, err error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return int64(st.Bavail) * int64(st.Bsize), int64(st.Blocks) * int64(st.Bsize), nil
 }
 
 type osFile struct{ *os.File }

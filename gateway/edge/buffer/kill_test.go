@@ -13,7 +13,7 @@ import (
 
 const childEnv = "LUQUAN_BUFFER_CHILD"
 
-// child is what the test binary does when it is run again by TestKill: append
+// child is what the test binary does when it is run again by TestCrash6Kill: append
 // and commit until it is killed, telling on stdout what is committed.
 func child(dir string) {
 	q, err := Open(Options{Dir: dir, Max: 64 << 20, CommitEvery: time.Millisecond, segSize: 64 << 10, firstSize: 16 << 10,
@@ -46,9 +46,9 @@ func child(dir string) {
 	}
 }
 
-// TestKill kills a process that writes, again and again, and looks each time
+// TestCrash6Kill kills a process that writes, again and again, and looks each time
 // whether everything that was reported as committed is there.
-func TestKill(t *testing.T) {
+func TestCrash6Kill(t *testing.T) {
 	rounds := 30
 	if testing.Short() {
 		rounds = 5

@@ -20,7 +20,8 @@ type memFS struct {
 	locked bool
 	ops    int // operations that reach the card, counted from 1
 	fault  func(op int, what string) error
-	avail  int64
+	space  int64 // of the file system; 0: no end of it
+	others int64 // of it, taken by other programs
 	reads  int64 // bytes
 	writes int64
 	syncs  int64
@@ -41,7 +42,7 @@ func (n *memNode) own() {
 }
 
 func newMemFS() *memFS {
-	return &memFS{files: map[string]*memNode{}, dir: map[string]*memNode{}, avail: 1 << 40}
+	return &memFS{files: map[string]*memNode{}, dir: map[string]*memNode{}}
 }
 
 // crash returns what the card holds after a power cut now: everything synced,
@@ -50,6 +51,7 @@ func (m *memFS) crash(r *rand.Rand, p float64) *memFS {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := newMemFS()
+	out.space, out.others = m.space, m.others
 	for name, n := range m.dir {
 		n.shared = true
 		d, own := n.durable, false
@@ -169,10 +171,30 @@ func (m *memFS) SyncDir(string) error {
 	return nil
 }
 
-func (m *memFS) Avail(string) (int64, error) {
+func (m *memFS) Avail(string) (avail, total int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.avail, nil
+	if m.space == 0 {
+		return 1 << 40, 1 << 40, nil
+	}
+	return m.room(), m.space, nil
+}
+
+// room is what is left of the file system. The caller holds mu.
+func (m *memFS) room() int64 {
+	n := m.space - m.others
+	for _, f := range m.files {
+		n -= int64(len(f.data))
+	}
+	return max(0, n)
+}
+
+// fill lets other programs take all of the file system but left bytes.
+func (m *memFS) fill(left int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.space, m.others = 1<<30, 0
+	m.others = m.room() - left
 }
 
 type memFile struct {
@@ -213,6 +235,9 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	}
 	n := f.n
 	n.own()
+	if grow := off + int64(len(b)) - int64(len(n.data)); f.m.space > 0 && grow > f.m.room() {
+		b, err = b[:max(0, int64(len(b))-(grow-f.m.room()))], syscall.ENOSPC
+	}
 	if end := int(off) + len(b); len(n.data) < end {
 		n.data = append(n.data, make([]byte, end-len(n.data))...)
 	}

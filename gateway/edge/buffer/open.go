@@ -146,6 +146,9 @@ func (q *Queue) recover(names []string) recovered {
 		q.prev = newEpochEnd(unheard.epoch, unheard.last, false, "")
 		rec.ends = append(rec.ends, q.prev)
 	}
+	if len(segs) > 0 {
+		q.settleNamed(segs, c, rec)
+	}
 	for _, ep := range q.epochs {
 		if e, ok := ends[ep.id]; ok {
 			ep.last = max(ep.last, e.Last)
@@ -154,6 +157,43 @@ func (q *Queue) recover(names []string) recovered {
 		rec.holes = append(rec.holes, q.holes(ep, haveCursor)...)
 	}
 	return rec
+}
+
+// settleNamed takes as settled what gap records name that were on flash before
+// the cursor told so: a power cut may have come between. It reads the segments
+// that the cursor does not know the end of, newest first; that is mostly the
+// newest one alone, for a loss is told to the cursor before the next segment
+// begins.
+func (q *Queue) settleNamed(segs []*segment, c cursor, rec recovered) {
+	known := map[uint64]uint64{}
+	for _, e := range c.epochs {
+		known[e.epoch] = e.last
+	}
+	room := settleRead
+	for i, s := range slices.Backward(segs) {
+		b := rec.body
+		if s != rec.tail {
+			// Full to the base of the next one, which may be of another epoch.
+			if i+1 < len(segs) && segs[i+1].ep == s.ep && segs[i+1].base-1 <= known[s.epoch] {
+				continue
+			}
+			if len(c.epochs) == 0 || room < s.size {
+				return
+			}
+			room -= s.size
+			b, _ = q.readFile(s.name, s.size) // unreadable: it says nothing
+		}
+		scan(b, &s.header, sector, func(f frame) {
+			if f.kind != Gap {
+				return
+			}
+			if l, _, ok := decodeLost(f.body); ok && l.First <= l.Last && l.Last < maxSeq {
+				if ep := q.epoch(l.Epoch); ep != nil {
+					ep.freed.add(l.First, l.Last)
+				}
+			}
+		})
+	}
 }
 
 // readHeaders reads the first sector of every segment. Segments that hold
@@ -341,7 +381,7 @@ func (q *Queue) begin(rec recovered) {
 		q.declareEnd(e)
 	}
 	for _, h := range rec.holes {
-		q.declare(h.ep, h.Lost, true)
+		q.declare(h.ep, h.Lost)
 	}
 	if rec.tail != nil {
 		q.loaded = append(q.loaded, rec.tail)

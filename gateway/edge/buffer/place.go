@@ -6,130 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"slices"
-	"syscall"
 )
-
-// errFull is returned when no file can be had for a segment.
-var errFull = errors.New("no room for another segment and nothing to drop")
-
-// place gives a segment a file with its headers: a spare one, a new one, or
-// the one of the oldest segment. Only the writer calls it.
-func (q *Queue) place(s *segment) error {
-	flushed, full := false, false
-	for {
-		q.mu.Lock()
-		if q.curFirst && !flushed {
-			q.mu.Unlock()
-			flushed = true
-			_ = q.writeCursor() // counted and logged; at worst something is sent again
-			continue
-		}
-		sp, waiting := q.takeSpare(s.size, false)
-		q.mu.Unlock()
-		if sp != nil {
-			if err := q.recycle(sp, s); err != nil {
-				return err
-			}
-			break
-		}
-		if waiting && !flushed {
-			flushed = true
-			_ = q.writeCursor() // counted and logged
-			continue
-		}
-		if !full && q.roomFor(s.size) {
-			err := q.create(s)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
-				return err
-			}
-			full = true
-			continue
-		}
-		// Full. A spare of another size makes room; then one that no durable
-		// cursor lists yet (what it held may be sent again or named as lost
-		// again after a power cut now); then the oldest records go.
-		q.mu.Lock()
-		sp = q.anySpare()
-		q.curFirst = q.curFirst || sp != nil && !sp.ready
-		q.mu.Unlock()
-		if sp != nil {
-			if sp.size == s.size {
-				if err := q.recycle(sp, s); err != nil {
-					return err
-				}
-				break
-			}
-			q.remove([]*spare{sp})
-			full = false
-			continue
-		}
-		if q.dropOldest() {
-			continue
-		}
-		// Nothing to drop: rather the file system's last bytes than none.
-		if full || !q.withinQuota(s.size) {
-			return errFull
-		}
-		if err := q.create(s); err != nil {
-			return err
-		}
-		break
-	}
-	// One file in reserve, so that a gap record is durable before the file of
-	// the records it names is overwritten.
-	q.mu.Lock()
-	reserve := len(q.spares) > 0
-	q.mu.Unlock()
-	if !reserve && !q.roomFor(q.opt.segSize) {
-		q.dropOldest()
-	}
-	return nil
-}
-
-// takeSpare takes out a spare of that size that may be overwritten, and
-// reports whether there are others that only wait for the cursor.
-func (q *Queue) takeSpare(size int, any bool) (sp *spare, waiting bool) {
-	for i, s := range q.spares {
-		if s.size == size && (s.ready || any) {
-			q.spares = slices.Delete(q.spares, i, i+1)
-			return s, waiting
-		}
-		waiting = waiting || s.size == size
-	}
-	return nil, waiting
-}
-
-// anySpare takes out a spare, one that may be overwritten if there is one.
-func (q *Queue) anySpare() *spare {
-	if len(q.spares) == 0 {
-		return nil
-	}
-	i := max(0, slices.IndexFunc(q.spares, func(s *spare) bool { return s.ready }))
-	sp := q.spares[i]
-	q.spares = slices.Delete(q.spares, i, i+1)
-	return sp
-}
-
-// withinQuota reports whether a new file of that size is. What was set aside
-// must not choke the queue.
-func (q *Queue) withinQuota(size int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.total+int64(size) <= max(q.opt.Max, q.asideSize+minSegments*int64(q.opt.segSize))
-}
-
-// roomFor reports whether a new file of that size is within the quota and
-// leaves the file system some air.
-func (q *Queue) roomFor(size int) bool {
-	if !q.withinQuota(size) {
-		return false
-	}
-	n, err := q.fs.Avail(q.opt.Dir)
-	return err != nil || n-int64(size) >= availFloor // not known: the write will tell
-}
 
 func (q *Queue) path(name string) string { return filepath.Join(q.opt.Dir, name) }
 
@@ -144,36 +21,44 @@ func (q *Queue) number(s *segment) []byte {
 
 // create makes a file full of zeros between the headers.
 func (q *Queue) create(s *segment) error {
-	q.mu.Lock()
-	name := q.path(fmt.Sprintf("seg-%06d.q", q.nextFile))
-	q.nextFile++
-	q.mu.Unlock()
 	h := q.number(s)
-	f, err := q.fs.Create(name)
-	if err != nil {
-		return err
-	}
 	image := make([]byte, s.size)
 	copy(image, h)
 	copy(image[s.size-sector:], h)
+	name, f, err := q.zeroed(image)
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	s.name, s.file = name, f
+	q.mu.Unlock()
+	return nil
+}
+
+// zeroed makes a file of that content, synced with its directory.
+func (q *Queue) zeroed(image []byte) (name string, f File, err error) {
+	q.mu.Lock()
+	name = q.path(fmt.Sprintf("seg-%06d.q", q.nextFile))
+	q.nextFile++
+	q.mu.Unlock()
+	if f, err = q.fs.Create(name); err != nil {
+		return "", nil, err
+	}
 	err = q.write(f, image, 0)
 	if err == nil {
 		err = q.syncDir()
 	}
+	gone := false
 	if err != nil {
 		_ = f.Close() // the error at hand says more
-		if q.fs.Remove(name) != nil {
-			q.mu.Lock()
-			q.total += int64(s.size)
-			q.mu.Unlock()
-		}
-		return err
+		gone = q.fs.Remove(name) == nil
 	}
-	q.mu.Lock()
-	q.total += int64(s.size)
-	s.name, s.file = name, f
-	q.mu.Unlock()
-	return nil
+	if !gone {
+		q.mu.Lock()
+		q.total += int64(len(image))
+		q.mu.Unlock()
+	}
+	return name, f, err
 }
 
 // recycle makes a spare file the segment's by overwriting its headers. A file
@@ -246,16 +131,20 @@ func (q *Queue) drop(s *segment, reason string) {
 	q.detach(s)
 	now := q.opt.Now()
 	for _, r := range q.heldOf(s.ep, s.base, s.last) {
-		q.declare(s.ep, Lost{s.ep.id, r[0], r[1], s.when(r[0]), s.until(r[1], now), reason}, true)
+		q.declare(s.ep, Lost{s.ep.id, r[0], r[1], s.when(r[0]), s.until(r[1], now), reason})
 	}
+	if s.ep == q.cur.ep {
+		q.lost = slices.DeleteFunc(q.lost, func(t told) bool { return t.seq >= s.base && t.seq <= s.last })
+	}
+	var again []Lost
 	for _, r := range s.refs {
 		if s.ep.freed.has(r.seq) {
 			continue
 		}
 		switch r.kind {
 		case Gap:
-			if l, _, ok := decodeLost(s.body(r)); ok && !q.toldElsewhere(l, s.ep, r.seq) {
-				q.declare(nil, l, false)
+			if l, _, ok := decodeLost(s.body(r)); ok && !q.toldElsewhere(l) {
+				again = append(again, l)
 			}
 		case End:
 			if e, _, ok := decodeEnd(s.body(r)); ok {
@@ -263,6 +152,7 @@ func (q *Queue) drop(s *segment, reason string) {
 			}
 		}
 	}
+	q.sayAgain(again)
 }
 
 // heldOf returns the runs of a to b that are neither freed nor already named
@@ -280,58 +170,79 @@ func (q *Queue) heldOf(ep *epoch, a, b uint64) []span {
 	return f.held(a, b)
 }
 
-// toldElsewhere reports whether what a gap record at seq of an epoch says is
-// also said by a later one that is still held.
-func (q *Queue) toldElsewhere(l Lost, ep *epoch, seq uint64) bool {
+// toldElsewhere reports whether a range is named by a gap record of the current
+// epoch that is still held.
+func (q *Queue) toldElsewhere(l Lost) bool {
 	return slices.ContainsFunc(q.lost, func(t told) bool {
-		return t.Epoch == l.Epoch && t.First <= l.First && t.Last >= l.Last &&
-			!(ep == q.cur.ep && t.seq == seq)
+		return t.Epoch == l.Epoch && t.First <= l.First && t.Last >= l.Last && !q.cur.ep.freed.has(t.seq)
 	})
 }
 
-// declare appends a gap record. It says one range together with those beside
-// it that are named and not yet delivered, so that the newest gap record says
-// all of a growing loss and older ones may be dropped. With fresh the range is
-// counted, and settled when the record is durable.
-func (q *Queue) declare(ep *epoch, l Lost, fresh bool) {
-	own := span{l.First, l.Last}
-	if fresh {
-		n := l.Last - l.First + 1
-		q.stats.Lost += n
-		if l.Reason == reasonFull {
-			q.stats.LostFull += n
-		}
-		q.log.Warn("records lost", "dir", q.opt.Dir, "epoch", l.Epoch, "first", l.First, "last", l.Last, "reason", l.Reason)
+// declare appends a gap record that names a range for the first time: it is
+// counted, and settled when the record is durable. Until then the record is not
+// read either, unless the card refuses writes: a power cut before that brings
+// the range back, or it is named anew, and nothing may be named twice.
+func (q *Queue) declare(ep *epoch, l Lost) {
+	n := l.Last - l.First + 1
+	q.stats.Lost += n
+	if l.Reason == reasonFull {
+		q.stats.LostFull += n
 	}
-	cur := q.cur.ep
-	q.lost = slices.DeleteFunc(q.lost, func(t told) bool {
-		if cur.freed.has(t.seq) {
+	q.log.Warn("records lost", "dir", q.opt.Dir, "epoch", l.Epoch, "first", l.First, "last", l.Last, "reason", l.Reason)
+	seq := q.sayGap(l)
+	ep.pending++
+	q.unsettled = append(q.unsettled, settling{ep, l.First, l.Last, seq})
+}
+
+// sayGap appends the record and returns its number, 0 when there is none.
+func (q *Queue) sayGap(l Lost) (seq uint64) {
+	if q.opt.EncodeGap == nil {
+		return 0
+	}
+	p := q.opt.EncodeGap(l)
+	if len(p) == 0 || len(p) > MaxPayload {
+		q.log.Error("gap record cannot be encoded", "bytes", len(p), "max", MaxPayload)
+		return 0
+	}
+	seq = q.append(Gap, l.encode(), p)
+	q.lost = append(q.lost, told{l, seq})
+	q.urgent = true
+	q.wake()
+	return seq
+}
+
+// sayAgain appends gap records for what those of a dropped segment said. In a
+// long outage they pile up, one more each time the whole quota has gone
+// round; beyond a number what lies beside each other is said as one, together
+// with what later records say, which then need not be said again themselves.
+func (q *Queue) sayAgain(lost []Lost) {
+	if len(lost) <= max(1, q.opt.segSize/againShare) {
+		for _, l := range lost {
+			q.sayGap(l)
+		}
+		return
+	}
+	for _, l := range lost {
+		if q.toldElsewhere(l) {
+			continue
+		}
+		q.lost = slices.DeleteFunc(q.lost, func(t told) bool {
+			if q.cur.ep.freed.has(t.seq) {
+				return true
+			}
+			if t.Epoch != l.Epoch || t.Reason != l.Reason || t.First > l.Last+1 || l.First > t.Last+1 {
+				return false
+			}
+			l.First, l.Last = min(l.First, t.First), max(l.Last, t.Last)
+			if t.From.Before(l.From) {
+				l.From = t.From
+			}
+			if t.To.After(l.To) {
+				l.To = t.To
+			}
 			return true
-		}
-		if t.Epoch != l.Epoch || t.Reason != l.Reason || t.First > l.Last+1 || l.First > t.Last+1 {
-			return false
-		}
-		l.First, l.Last = min(l.First, t.First), max(l.Last, t.Last)
-		if t.From.Before(l.From) {
-			l.From = t.From
-		}
-		if t.To.After(l.To) {
-			l.To = t.To
-		}
-		return true
-	})
-	var seq uint64
-	if q.opt.EncodeGap != nil {
-		if p := q.opt.EncodeGap(l); len(p) > 0 && len(p) <= MaxPayload {
-			seq = q.append(Gap, l.encode(), p)
-			q.lost = append(q.lost, told{l, seq})
-		} else {
-			q.log.Error("gap record cannot be encoded", "bytes", len(p), "max", MaxPayload)
-		}
-	}
-	if fresh {
-		ep.pending++
-		q.unsettled = append(q.unsettled, settling{ep, own[0], own[1], seq})
+		})
+		q.sayGap(l)
 	}
 }
 
@@ -407,9 +318,21 @@ func (q *Queue) missing(s *segment, b []byte) {
 	now := q.opt.Now()
 	for _, m := range missing {
 		for _, r := range q.heldOf(s.ep, m[0], m[1]) {
-			q.declare(s.ep, Lost{s.ep.id, r[0], r[1], s.when(r[0]), s.until(r[1], now), reasonDamaged}, true)
+			q.declare(s.ep, Lost{s.ep.id, r[0], r[1], s.when(r[0]), s.until(r[1], now), q.whyMissing(s, m)})
 		}
 	}
+}
+
+// whyMissing tells a commit that a power cut interrupted, of which some sectors
+// are there and some are not, from bytes that were on flash once: no commit
+// began after it, and it is the last of its epoch.
+func (q *Queue) whyMissing(s *segment, m span) string {
+	torn := s.ep != q.cur.ep && s == s.ep.segs[len(s.ep.segs)-1] && len(s.times) > 0 && s.times[len(s.times)-1].seq <= m[0] &&
+		len(s.refs) > 0 && s.refs[len(s.refs)-1].seq > m[1]
+	if torn {
+		return reasonCut
+	}
+	return reasonDamaged
 }
 
 // readFile returns the first size bytes of a file, fewer when it is shorter.

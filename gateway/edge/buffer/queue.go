@@ -36,9 +36,12 @@ const (
 	ramMax        = 16 << 20         // records of a failing card that are kept in RAM
 	cacheMax      = 4 << 20          // content of segments kept in RAM for readers
 	spareMax      = 16               // freed segments kept for reuse; more are removed
-	availFloor    = 16 << 20         // no new file when the file system has less
+	availFloor    = 16 << 20         // no new file when the file system has less, or less than a sixteenth
+	openings      = 8                // first segments that the quota keeps room for
 	defaultRead   = 1 << 20
-	maxLoadErrors = 3 // then a segment that cannot be read is declared lost
+	settleRead    = 8 << 20 // read at opening for what was lost since the cursor was written
+	againShare    = 1 << 10 // a segment says again one gap record for so many of its bytes
+	maxLoadErrors = 3       // then a segment that cannot be read is declared lost
 )
 
 // ErrClosed is returned by the methods of a queue that is closed.
@@ -60,6 +63,7 @@ type Queue struct {
 	// writer lets mu go while the card works.
 	mu        sync.Mutex
 	closed    bool
+	inRAM     bool     // told: the epoch has no room on flash yet, and nothing is dropped for it
 	epochs    []*epoch // with records, oldest first; the last is the current one
 	cur       *segment // being filled
 	prev      EpochEnd // how the epoch before this one ended; zero when there was none
@@ -126,9 +130,10 @@ type Entry struct {
 // Held describes the records of one epoch that are not freed.
 type Held struct {
 	Epoch       uint64
-	First, Last uint64 // First is Last+1, the next one drawn, when the current epoch holds none
-	Label       string // Options.Label of that opening
-	Current     bool
+	First, Last uint64 // First is Last+1 when the current epoch holds none. Last is the highest that may be read: for the
+	// moment that a gap record takes to flash, what stands behind it is held back with it.
+	Label   string // Options.Label of that opening
+	Current bool
 }
 
 // Epoch returns the number drawn at this opening: random, positive, 53 bits.
@@ -195,11 +200,16 @@ func (q *Queue) append(kind Kind, parts ...[]byte) uint64 {
 		q.urgent = true
 		q.wake()
 	}
+	q.tell()
+	return ep.last
+}
+
+// tell makes Notify's channel receive.
+func (q *Queue) tell() {
 	select {
 	case q.notify <- struct{}{}:
 	default:
 	}
-	return ep.last
 }
 
 // grow begins a new segment in RAM; the committer gives it a file.
@@ -238,7 +248,7 @@ func (q *Queue) Read(epoch, from uint64, maxEntries, maxBytes int) ([]Entry, err
 	}
 	var out []Entry
 	size := 0
-	ep := q.epoch(epoch)
+	ep, ready := q.epoch(epoch), q.ready()
 scan:
 	for ep != nil {
 		from = ep.freed.next(from)
@@ -250,13 +260,16 @@ scan:
 			if err = q.load(s); err != nil {
 				break
 			}
-			ep = q.epoch(epoch) // it may have been let go while the file was read
+			ep, ready = q.epoch(epoch), q.ready() // it may have been let go while the file was read, or something been lost
 			continue
 		}
 		q.clock++
 		s.used = q.clock
 		next := s.last + 1
 		for _, r := range s.refs[s.find(from):] {
+			if r.seq > ready && ep == q.cur.ep {
+				break scan
+			}
 			if ep.freed.has(r.seq) {
 				continue
 			}
@@ -280,6 +293,21 @@ scan:
 		out[i].Payload = all[n:len(all):len(all)]
 	}
 	return out, err
+}
+
+// ready returns the highest sequence number of the current epoch that may be
+// read: up to the first gap record that must be on flash before it is told.
+func (q *Queue) ready() uint64 {
+	last := q.cur.ep.last
+	if !q.failing.IsZero() {
+		return last
+	}
+	for _, u := range q.unsettled {
+		if u.seq > 0 {
+			last = min(last, u.seq-1)
+		}
+	}
+	return last
 }
 
 // epoch returns a held epoch, nil when there is none of that number.
@@ -317,6 +345,9 @@ func (q *Queue) Holds() []Held {
 	out := make([]Held, 0, len(q.epochs))
 	for i, ep := range q.epochs {
 		h := Held{Epoch: ep.id, First: ep.freed.next(1), Last: ep.last, Label: ep.label, Current: i == len(q.epochs)-1}
+		if h.Current {
+			h.Last = max(q.ready(), h.First-1)
+		}
 		if h.Current || h.First <= h.Last {
 			out = append(out, h)
 		}
@@ -413,6 +444,9 @@ func (q *Queue) Close() error {
 	q.cur.put(stop, q.cur.ep.last, q.opt.Now())
 	q.mu.Unlock()
 	err := q.commit()
+	if errors.Is(err, errWaits) {
+		err = nil // nothing was appended: the next opening says the same again
+	}
 	err = errors.Join(err, q.writeCursor())
 	q.mu.Lock()
 	defer q.mu.Unlock()

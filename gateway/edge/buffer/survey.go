@@ -297,11 +297,11 @@ type readFS struct{ fs.FS }
 
 var errReadOnly = fmt.Errorf("a survey only reads: %w", errors.ErrUnsupported)
 
-func (readFS) Lock(string) (io.Closer, error) { return nil, errReadOnly }
-func (readFS) Create(string) (File, error)    { return nil, errReadOnly }
-func (readFS) Remove(string) error            { return errReadOnly }
-func (readFS) SyncDir(string) error           { return errReadOnly }
-func (readFS) Avail(string) (int64, error)    { return 0, errReadOnly }
+func (readFS) Lock(string) (io.Closer, error)     { return nil, errReadOnly }
+func (readFS) Create(string) (File, error)        { return nil, errReadOnly }
+func (readFS) Remove(string) error                { return errReadOnly }
+func (readFS) SyncDir(string) error               { return errReadOnly }
+func (readFS) Avail(string) (int64, int64, error) { return 0, 0, errReadOnly }
 func (f readFS) List(string) ([]string, error) {
 	des, err := fs.ReadDir(f.FS, ".")
 	if err != nil {
