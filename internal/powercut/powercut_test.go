@@ -68,6 +68,10 @@ func TestPowerCuts(t *testing.T) {
 			case w[0] == "ack" && len(w) == 4:
 				acked[record{w[1], w[2]}] = w[3]
 				fresh++
+			case w[0] == "damage" && len(w) > 6, w[0] == "log" && strings.Contains(strings.Join(w, " "), "records lost"):
+				// Of a commit that was under way some sectors may be there and some not:
+				// what is missing between them is named. Only what was reported must be there.
+				t.Logf("cut %d: %s", i, strings.Join(w, " "))
 			default:
 				t.Errorf("cut %d: the guest says: %s", i, strings.Join(w, " "))
 				if w[0] == "fail" {
