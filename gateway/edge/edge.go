@@ -178,11 +178,12 @@ func (g *Gateway) past() (past []stamp.Past) {
 }
 
 // held is what the keeper of the stamps may not forget.
-func (g *Gateway) held() (epochs []uint64, boots []string) {
+func (g *Gateway) held() (first map[uint64]uint64, boots []string) {
+	first = map[uint64]uint64{}
 	for _, h := range g.queue.Holds() {
-		epochs, boots = append(epochs, h.Epoch), append(boots, uplink.Boot(h.Label))
+		first[h.Epoch], boots = h.First, append(boots, uplink.Boot(h.Label))
 	}
-	return epochs, boots
+	return first, boots
 }
 
 func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (err error) {

@@ -17,7 +17,7 @@ import (
 
 const (
 	fileName = "stamps.q"
-	slotSize = 128 << 10
+	slotSize = 256 << 10
 	slotHead = 24
 	magic    = "luquanT1"
 )

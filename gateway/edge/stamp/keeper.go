@@ -37,11 +37,12 @@ type Keeper struct {
 	mu       sync.Mutex // guards what follows
 	version  uint64     // rises with every change that must be on flash
 	durable  uint64     // the version that is
-	retryAt  time.Time  // a failing card is not asked before
-	fresh    bool       // the first run of this boot
-	now      *boot      // this one
-	boots    []*boot    // oldest first, now the last
-	bases    []*basis   // in the order in which they were made
+	fullTold time.Time
+	retryAt  time.Time // a failing card is not asked before
+	fresh    bool      // the first run of this boot
+	now      *boot     // this one
+	boots    []*boot   // oldest first, now the last
+	bases    []*basis  // in the order in which they were made
 	residues [residues]*residue
 	lowest   int64            // spent by all residues that have no owner
 	forced   int64            // offset that counts on because all residues are spent
@@ -131,8 +132,9 @@ func (k *Keeper) Start(past []Past) {
 }
 
 // Run keeps an eye on the clocks, so that what is learnt while nothing is
-// polled or published is on flash too, and forgets what held says nobody needs.
-func (k *Keeper) Run(ctx context.Context, held func() (epochs []uint64, boots []string)) {
+// polled or published is on flash too, and forgets what nobody needs: held gives
+// the first record of each epoch in the queue, and the boots of all.
+func (k *Keeper) Run(ctx context.Context, held func() (first map[uint64]uint64, boots []string)) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for n := 0; ; n++ {
@@ -160,12 +162,15 @@ func (k *Keeper) watch() {
 	k.Flush()
 }
 
-// forget drops the bases of epochs that are not held any more and the boots
-// none of whose epochs is.
-func (k *Keeper) forget(epochs []uint64, boots []string) {
+// forget drops the bases of which no record is held, by each epoch's first, and
+// the boots none of whose epochs is.
+func (k *Keeper) forget(first map[uint64]uint64, boots []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.bases = slices.DeleteFunc(k.bases, func(b *basis) bool { return !slices.Contains(epochs, b.Epoch) })
+	k.bases = slices.DeleteFunc(k.bases, func(b *basis) bool {
+		f, held := first[b.Epoch]
+		return !held || b.Last < f
+	})
 	k.boots = slices.DeleteFunc(k.boots, func(b *boot) bool { return b != k.now && !slices.Contains(boots, b.ID) })
 }
 

@@ -13,6 +13,7 @@ const (
 	residues    = 200
 	maxBoots    = 200
 	maxBases    = 400
+	mostBases   = 500              // those of this boot included
 	ahead       = 30 * time.Minute // a ceiling is raised by
 	minChunk    = 256              // records a basis reaches ahead at first
 	maxChunk    = 64 << 10
@@ -55,7 +56,11 @@ func (k *Keeper) decide(bootID string, epoch, seq uint64, s wire.Stamp) (wire.St
 	if b != nil && k.extend(b, info, c, seq, m) {
 		return k.apply(b, s), true
 	}
-	if len(k.bases) >= maxBases && bootID != k.now.ID {
+	if n := len(k.bases); n >= maxBases && bootID != k.now.ID || n >= mostBases {
+		if now := time.Now(); now.Sub(k.fullTold) > time.Minute {
+			k.fullTold = now
+			k.log.Warn("the clock was stepped more often than stamps can be kept apart; records wait until the hub has committed others", "bases", n)
+		}
 		return wire.Stamp{}, false
 	}
 	r, c := k.residue(info, c, m)

@@ -336,9 +336,9 @@ func happen(t *testing.T, r *rand.Rand, honest, coarse bool) {
 			}
 			w.queue = left
 			w.liveAt = min(max(w.liveAt, 0), len(left))
-			epochs, boots := []uint64{w.epoch}, []string{w.BootID()}
-			for _, x := range left {
-				epochs, boots = append(epochs, x.epoch), append(boots, x.boot)
+			epochs, boots := map[uint64]uint64{w.epoch: w.seq + 1}, []string{w.BootID()}
+			for _, x := range slices.Backward(left) {
+				epochs[x.epoch], boots = x.seq, append(boots, x.boot)
 			}
 			w.k.forget(epochs, boots)
 		case 10: // a hub that lies
