@@ -11,40 +11,59 @@ import (
 )
 
 // TestFlashBudget plays a day of ten records of 100 bytes a second, freed by a
-// hub that stores them, with commits every 5 s.
+// hub that stores them, with commits every 5 s, and counts what goes through
+// the file system: segments and their preparation, commits, cursor. The other
+// loads are for docs/durability.md.
 func TestFlashBudget(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMemFS()
-		q, err := Open(Options{Dir: "q", FS: m, EncodeGap: encodeGap, EncodeEnd: encodeEnd})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := make([]byte, 100)
-		const day = 24 * 3600
-		for range day {
-			var last uint64
-			for range 10 {
-				if last, err = q.Append(Reading, p); err != nil {
+	for _, load := range []struct {
+		name         string
+		records      int // a second
+		size         int
+		every        time.Duration
+		hours        int
+		bytes, syncs int64 // at most, in a day
+	}{
+		{"100 points at 10 s", 1, 300, 5 * time.Second, 24, 200e6, 20_000},
+		{"10 records of 100 bytes a second", 10, 100, 5 * time.Second, 24, 200e6, 20_000},
+		{"the same, commits every second", 10, 100, time.Second, 24, 500e6, 100_000},
+		{"10,000 points a second", 40, 3000, 5 * time.Second, 1, 12e9, 500_000},
+	} {
+		t.Run(load.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := newMemFS()
+				q, err := Open(Options{Dir: "q", FS: m, CommitEvery: load.every, EncodeGap: encodeGap, EncodeEnd: encodeEnd})
+				if err != nil {
 					t.Fatal(err)
 				}
-			}
-			time.Sleep(time.Second)
-			if err := q.Free(q.Epoch(), last-5, nil); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s := q.Stats()
-		if err := q.Close(); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("a day: %.1f MB in %d syncs, %d commits, %d cursors", float64(m.writes)/1e6, m.syncs, s.Commits, s.CursorWrites)
-		if m.writes > 200e6 || m.syncs > 20000 {
-			t.Errorf("a day writes %d bytes in %d syncs; at most 0.2 GB in 20,000", m.writes, m.syncs)
-		}
-		if s.Lost > 0 || s.Bytes > 8<<20 {
-			t.Errorf("stats: %+v", s)
-		}
-	})
+				p := make([]byte, load.size)
+				for range load.hours * 3600 {
+					var last uint64
+					for range load.records {
+						if last, err = q.Append(Reading, p); err != nil {
+							t.Fatal(err)
+						}
+					}
+					time.Sleep(time.Second)
+					if err := q.Free(q.Epoch(), last-min(last, 5), nil); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s := q.Stats()
+				if err := q.Close(); err != nil {
+					t.Fatal(err)
+				}
+				days := int64(24 / load.hours)
+				t.Logf("a day: %.1f MB in %d syncs (%.1f MB in blocks of 4 KiB); played: %d commits, %d cursors",
+					float64(m.writes*days)/1e6, m.syncs*days, float64(m.blocks*4096*days)/1e6, s.Commits, s.CursorWrites)
+				if m.writes*days > load.bytes || m.syncs*days > load.syncs {
+					t.Errorf("a day writes %d bytes in %d syncs; at most %d in %d", m.writes*days, m.syncs*days, load.bytes, load.syncs)
+				}
+				if s.Lost > 0 || s.Bytes > 24<<20 {
+					t.Errorf("stats: %+v", s)
+				}
+			})
+		})
+	}
 }
 
 // TestRecoveryBudget opens a full buffer of 1 GiB: with a cursor that knows all

@@ -25,6 +25,7 @@ type memFS struct {
 	reads  int64 // bytes
 	writes int64
 	syncs  int64
+	blocks int64 // of 4 KiB that syncs brought to the card, as ext4 does
 }
 
 type memNode struct {
@@ -260,9 +261,12 @@ func (f *memFile) Sync() error {
 		return err
 	}
 	n.own()
+	blocks := map[int]bool{}
 	for s := range n.dirty {
 		n.durable = copySector(n.durable, n.data, s)
+		blocks[s*sector/4096] = true
 	}
+	f.m.blocks += int64(len(blocks))
 	n.dirty = map[int]bool{}
 	return nil
 }
