@@ -201,7 +201,7 @@ func cpio(w io.Writer, name string, mode int, data []byte) {
 // then holds what the guest wrote, in its cache or not.
 func (m *machine) boot(t *testing.T, line func(words []string) (cut <-chan time.Time)) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	q := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "stdio", "-kernel", m.kernel, "-initrd", m.initrd, "-append", "console=ttyS0 panic=-1 quiet",
