@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,6 +62,33 @@ func (l *Ledger) openDB(path string) error {
 		return errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// OpenReadOnly opens the book at path for Account only, beside a hub that has
+// it open or without one, and changes nothing in it. What a running hub has
+// not yet synced is not in the answers.
+func OpenReadOnly(path string) (*Ledger, error) {
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("ledger: %w; there is none before hubd has run", err)
+	}
+	q := url.Values{"_pragma": {"busy_timeout(5000)", "query_only(1)"}, "mode": {"ro"}}
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, os.ErrNotExist) {
+		q.Set("immutable", "1") // nobody has it open: no file need be made beside it
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: escape(path), RawQuery: q.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	var version int
+	err = db.QueryRow("PRAGMA user_version").Scan(&version)
+	if err == nil && version != 2 {
+		err = fmt.Errorf("file is of version %d, this program reads 2; hubd run brings older ones up to date", version)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("ledger: open %s: %w", path, err), db.Close())
+	}
+	return &Ledger{log: slog.New(slog.DiscardHandler), db: db, readOnly: true,
+		epochs: map[key]*epoch{}, gates: map[Gateway]*gate{}, hours: map[hourKey]*hour{}}, nil
 }
 
 func escape(path string) string { return (&url.URL{Path: path}).EscapedPath() }

@@ -32,8 +32,9 @@ const (
 
 // Ledger is the book. It may be used from several goroutines.
 type Ledger struct {
-	log *slog.Logger
-	db  *sql.DB
+	log      *slog.Logger
+	db       *sql.DB
+	readOnly bool
 
 	syncing sync.Mutex // one Sync at a time
 

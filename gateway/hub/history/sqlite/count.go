@@ -5,6 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
 	"time"
 
 	"luquan/gateway/hub/history"
@@ -63,9 +67,36 @@ func (s *Store) commitRecords(ctx context.Context, tx *sql.Tx, st *staged) error
 // Count implements history.Store. Two rows of one record have one stamp, or
 // are found in two minutes.
 func (s *Store) Count(ctx context.Context, site, gateway string, from, to time.Time) ([]history.Records, error) {
+	return countRows(ctx, s.rdb, site, gateway, from, to)
+}
+
+// Reader counts in the file of a directory without changing it, beside a hub
+// that has it open or without one.
+type Reader struct{ Dir string }
+
+// Count is Store's.
+func (r Reader) Count(ctx context.Context, site, gateway string, from, to time.Time) (_ []history.Records, err error) {
+	path := filepath.Join(r.Dir, "history.db")
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	q := url.Values{"_pragma": {"busy_timeout(10000)", "query_only(1)"}, "mode": {"ro"}}
+	if _, err := os.Stat(path + "-wal"); errors.Is(err, fs.ErrNotExist) {
+		q.Set("immutable", "1") // nobody has it open: no file need be made beside it
+	}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: q.Encode()}
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, fmt.Errorf("sqlite: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return countRows(ctx, db, site, gateway, from, to)
+}
+
+func countRows(ctx context.Context, db *sql.DB, site, gateway string, from, to time.Time) ([]history.Records, error) {
 	first, _ := seqs.Place(from.UnixNano())
 	last, _ := seqs.Place(to.UnixNano() - 1)
-	rows, err := s.rdb.QueryContext(ctx, "SELECT hour, epoch, data FROM records WHERE site=? AND gateway=? AND hour>=? AND hour<=?", site, gateway, first, last)
+	rows, err := db.QueryContext(ctx, "SELECT hour, epoch, data FROM records WHERE site=? AND gateway=? AND hour>=? AND hour<=?", site, gateway, first, last)
 	if err != nil {
 		return nil, fmt.Errorf("sqlite: count: %w", err)
 	}
