@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"luquan/gateway/edge/buffer"
+	"luquan/gateway/edge/stamp"
 	"luquan/gateway/wire"
 )
 
@@ -243,8 +245,9 @@ type dumped struct {
 	Epoch   uint64     `json:"epoch"`
 	Seq     uint64     `json:"seq"`
 	Kind    string     `json:"kind"`
-	Time    *time.Time `json:"time"`     // the record's own stamp, not corrected if its clock was not; null: not readable
-	Clock   int        `json:"clock"`    // what the stamp rests on, as in the contract; 0 trusted
+	Time    *time.Time `json:"time"`     // the record's stamp; while not decided, the system's clock at the poll; null: not readable
+	Clock   int        `json:"clock"`    // what it rests on, as in the contract; 0 trusted
+	Decided bool       `json:"decided"`  // the stamp is what was or will be published
 	Written time.Time  `json:"appended"` // to within a commit, by the board's clock of then
 	Freed   bool       `json:"freed"`
 	Line    string     `json:"line"` // line protocol; empty when the payload is none of this version
@@ -258,14 +261,18 @@ func queueDumpCommand() *cobra.Command {
 		Use:   "dump",
 		Short: "Print the records that are held, as InfluxDB line protocol or as JSON",
 		Long: `Print the records that the hub does not have yet, oldest first, one a line, as InfluxDB line
-protocol: exactly what the board would publish, but that the stamps of a clock that was not
-yet trusted (clock=3) are as they were taken. --json prints an object a line.`,
+protocol: exactly what the board has published or would publish, but that a record whose stamp
+is not decided yet is shown by the clock it was polled with. --json prints an object a line.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s, err := f.look()
 			if err != nil {
 				return err
 			}
-			known := false
+			found := false
+			known, err := stamp.Look(os.DirFS(f.dir)) // none: a board that never published
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
 			out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 			var line []byte
 			strange := 0
@@ -273,7 +280,7 @@ yet trusted (clock=3) are as they were taken. --json prints an object a line.`,
 				if epoch != 0 && e.Epoch != epoch {
 					continue
 				}
-				known = true
+				found = true
 				err := s.Records(e.Epoch, from, func(r buffer.Record) error {
 					if r.Seq > to {
 						return errPast
@@ -282,12 +289,12 @@ yet trusted (clock=3) are as they were taken. --json prints an object a line.`,
 						return nil
 					}
 					var err error
-					if line, err = wire.AppendLine(line[:0], r.Payload, r.Epoch, r.Seq); err != nil {
+					if line, err = lineOf(line[:0], r, known); err != nil {
 						strange++
 						line = line[:0]
 					}
 					if f.asJSON {
-						return json.NewEncoder(out).Encode(dumpOf(r, string(line)))
+						return json.NewEncoder(out).Encode(dumpOf(r, string(line), known))
 					}
 					if len(line) == 0 {
 						_, err = fmt.Fprintf(out, "# epoch=%d seq=%d kind=%s: a payload of %d bytes that this version cannot read\n", r.Epoch, r.Seq, r.Kind, len(r.Payload))
@@ -303,7 +310,7 @@ yet trusted (clock=3) are as they were taken. --json prints an object a line.`,
 			if err := out.Flush(); err != nil {
 				return err
 			}
-			if !known && epoch != 0 {
+			if !found && epoch != 0 {
 				return fmt.Errorf("%s holds no epoch %d; `gatewayctl queue ls --dir %s` lists them", f.dir, epoch, filepath.Clean(f.dir))
 			}
 			if strange > 0 {
@@ -321,10 +328,23 @@ yet trusted (clock=3) are as they were taken. --json prints an object a line.`,
 
 var errPast = errors.New("past the last record asked for")
 
-func dumpOf(r buffer.Record, line string) dumped {
+// lineOf is the record's line, by its stamp where it is decided.
+func lineOf(dst []byte, r buffer.Record, known *stamp.Known) ([]byte, error) {
+	_, polled, err := wire.StampOf(r.Payload)
+	if err != nil {
+		return dst, err
+	}
+	if s, ok := known.Of(r.Epoch, r.Seq, polled); ok {
+		return wire.AppendLineAt(dst, r.Payload, s, r.Epoch, r.Seq)
+	}
+	return wire.AppendLine(dst, r.Payload, r.Epoch, r.Seq)
+}
+
+func dumpOf(r buffer.Record, line string, known *stamp.Known) dumped {
 	d := dumped{Epoch: r.Epoch, Seq: r.Seq, Kind: r.Kind.String(), Written: r.Time.UTC(), Freed: r.Freed, Line: strings.TrimSuffix(line, "\n")}
-	if _, stamp, err := wire.StampOf(r.Payload); err == nil {
-		d.Time, d.Clock = instant(time.Unix(0, stamp.Time)), int(stamp.Clock)
+	if _, s, err := wire.StampOf(r.Payload); err == nil {
+		s, d.Decided = known.Of(r.Epoch, r.Seq, s)
+		d.Time, d.Clock = instant(time.Unix(0, s.Time)), int(s.Clock)
 	}
 	return d
 }
