@@ -18,6 +18,9 @@ type chaosFault struct {
 	injected, effective int
 }
 
+// clockStep is the fault whose effect only the stamps can tell, at the end.
+const clockStep = "clock step"
+
 func chaosFaults(c *chaos) []*chaosFault {
 	faults := []*chaosFault{
 		{name: "kill gatewayd", inject: (*chaos).killBoard},
@@ -27,6 +30,7 @@ func chaosFaults(c *chaos) []*chaosFault {
 		{name: "cut board's link", inject: func(c *chaos) (func(), func() bool) { return c.cut(c.boardLink) }},
 		{name: "cut hub's link", inject: func(c *chaos) (func(), func() bool) { return c.cut(c.hubLink) }},
 		{name: "cut InfluxDB's link", inject: func(c *chaos) (func(), func() bool) { return c.cut(c.historyLink) }},
+		{name: clockStep, inject: (*chaos).stepClock},
 	}
 	if c.boardDisk.mounted {
 		faults = append(faults, &chaosFault{name: "board's disk full", inject: (*chaos).fillBoard})
@@ -40,10 +44,11 @@ func chaosFaults(c *chaos) []*chaosFault {
 var (
 	drewEpoch = regexp.MustCompile(`msg="records are on flash".* epoch=(\d+) upto=(\d+)`)
 	lostFull  = regexp.MustCompile(`msg="records lost".*reason="buffer full"|flash refuses writes|no space left`)
+	hubFull   = regexp.MustCompile(`no space left on device|disk is full`)
 )
 
 // killBoard ends gatewayd while it polls. What is not found later may be what
-// it read in the last chaosCommit.
+// it read in the last chaosCommit. Half of the time it is a reboot.
 func (c *chaos) killBoard() (func(), func() bool) {
 	before := c.plant.total()
 	c.wait(300*time.Millisecond, 600*time.Millisecond)
@@ -52,11 +57,16 @@ func (c *chaos) killBoard() (func(), func() bool) {
 	k := boardKill{}
 	dead := killed(c.board)
 	k.at = time.Now()
+	// The poll and the write under way, and twice what the machine stood still.
+	k.grace = 150*time.Millisecond + 2*c.stalls.worst(k.at.Add(-2*time.Second))
 	if m := drewEpoch.FindAllStringSubmatch(c.board.log.String()[:at], -1); len(m) > 0 {
 		k.epoch, _ = strconv.ParseUint(m[len(m)-1][1], 10, 64)
 		k.upto, _ = strconv.ParseUint(m[len(m)-1][2], 10, 64)
 	}
 	c.kills = append(c.kills, k)
+	if c.rng.IntN(2) == 0 {
+		c.reboot()
+	}
 	return c.board.start, func() bool { return dead && polled }
 }
 
@@ -73,6 +83,7 @@ func (c *chaos) killBroker() (func(), func() bool) {
 func (c *chaos) killHub() (func(), func() bool) {
 	was := c.plant.total()
 	dead, during := killed(c.hub), 0
+	c.hubKilled = true
 	return func() { during = c.plant.total() - was; c.hub.start() }, func() bool { return dead && during > 0 }
 }
 
@@ -104,6 +115,7 @@ func (c *chaos) cut(l *chaosLink) (func(), func() bool) {
 func (c *chaos) fillBoard() (func(), func() bool) {
 	was := len(lostFull.FindAllString(c.board.log.String(), -1))
 	felt := func() bool { return len(lostFull.FindAllString(c.board.log.String(), -1)) > was }
+	c.calm() // else the losses of this fault are those of the rounds before
 	c.boardLink.set(linkReset, true)
 	c.wait(0, 3*time.Second)
 	full, err := c.boardDisk.fill()
@@ -131,25 +143,25 @@ func (c *chaos) fillBoard() (func(), func() bool) {
 
 // fillHub leaves no room for the hub's books. It is felt when the hub said so.
 func (c *chaos) fillHub() (func(), func() bool) {
-	const say = `no space left on device`
-	was := strings.Count(c.hub.log.String(), say)
+	was := len(hubFull.FindAllString(c.hub.log.String(), -1))
+	felt := func() bool { return len(hubFull.FindAllString(c.hub.log.String(), -1)) > was }
 	full, err := c.hubDisk.fill()
 	if err != nil {
 		c.t.Errorf("fill the hub's disk: %v", err)
 	}
-	c.wait(2*time.Second, 4*time.Second)
+	for end := time.Now().Add(15 * time.Second); !felt() && time.Now().Before(end); {
+		c.wait(300*time.Millisecond, 600*time.Millisecond)
+	}
 	return func() {
-			if err := c.hubDisk.empty(); err != nil {
-				c.t.Errorf("empty the hub's disk: %v", err)
-			}
-		}, func() bool {
-			return full && strings.Count(c.hub.log.String(), say) > was
+		if err := c.hubDisk.empty(); err != nil {
+			c.t.Errorf("empty the hub's disk: %v", err)
 		}
+	}, func() bool { return full && felt() }
 }
 
 // wait lets real processes work for a random time.
 func (c *chaos) wait(least, most time.Duration) {
-	time.Sleep(least + rand.N(most-least+1)) // the fault itself lasts
+	time.Sleep(least + time.Duration(c.rng.Int64N(int64(most-least)+1))) // the fault itself lasts
 }
 
 // deck deals the faults so that each comes as often as the others.
@@ -207,7 +219,9 @@ func (c *chaos) round(n int, d *deck) {
 	told := []string{}
 	for _, b := range now {
 		if b.felt() {
-			b.f.effective++
+			if b.f.name != clockStep {
+				b.f.effective++
+			}
 		} else {
 			told = append(told, b.f.name)
 		}
@@ -230,7 +244,7 @@ func (c *chaos) calm() {
 		return n
 	}
 	was := uint64(0)
-	eventually(c.t, time.Minute, "the line works again", func() bool {
+	eventually(c.t, 3*time.Minute, "the line works again", func() bool {
 		now := stored()
 		grew := was > 0 && now > was
 		was = now

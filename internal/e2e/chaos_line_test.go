@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -37,26 +38,32 @@ type chaos struct {
 	historyLink                 *chaosLink // hub to InfluxDB
 	boardDisk, hubDisk          *smallDisk
 	console                     string
+	stalls                      *stallMeter
 
-	kills []boardKill
+	hubKilled bool
+
+	kills  []boardKill
+	clocks []clockPeriod // of the board, in order
+	steps  []int         // those of clocks that are steps
 }
 
 // boardKill is one SIGKILL of gatewayd.
 type boardKill struct {
 	at    time.Time
-	epoch uint64 // that it had
-	upto  uint64 // all to here it had said to be on flash
-	cost  int    // serial numbers that were lost with it
-	age   time.Duration
+	epoch uint64        // that it had
+	upto  uint64        // all to here it had said to be on flash
+	grace time.Duration // what it may cost beyond commit_every
+	cost  int           // serial numbers that were lost with it
+	age   time.Duration // of the oldest of them
 }
 
 func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 	t.Helper()
 	need(t, "mosquitto")
 	need(t, "influxd")
-	c := &chaos{t: t, rng: rng, dir: t.TempDir()}
-	if out, err := exec.Command("go", "build", "-o", c.dir+"/", "luquan/cmd/gatewayd", "luquan/cmd/hubd").CombinedOutput(); err != nil {
-		t.Fatalf("build the commands: %v\n%s", err, out)
+	c := &chaos{t: t, rng: rng, dir: t.TempDir(), stalls: startStallMeter(t)}
+	if out, err := exec.Command("go", "build", "-o", c.dir+"/", "luquan/cmd/hubd").CombinedOutput(); err != nil {
+		t.Fatalf("build hubd: %v\n%s", err, out)
 	}
 	c.boardDisk = mountDisk(t, filepath.Join(c.dir, "flash"), 25<<20)
 	c.hubDisk = mountDisk(t, filepath.Join(c.dir, "state"), 16<<20)
@@ -86,7 +93,8 @@ func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 		c.hubLink.addr(), c.historyLink.addr(), c.db.bucket, console, c.hubDisk.dir))
 	c.write("gateway.yaml", c.plant.config(c.boardLink.addr(), filepath.Join(c.boardDisk.dir, "buffer"), chaosCommit))
 	c.hub = newServer(t, filepath.Join(c.dir, "hubd"), "run", "--config", filepath.Join(c.dir, "hub.yaml"))
-	c.board = newServer(t, filepath.Join(c.dir, "gatewayd"), "--debug", "--config", filepath.Join(c.dir, "gateway.yaml"))
+	c.setClock(func(s *clockSetting) { s.Boot, s.Began, s.Synced = "first-chaos", sinceBoot(), true })
+	c.board = c.boardCommand()
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.keepLogs()
@@ -202,3 +210,51 @@ func (d *smallDisk) fill() (bool, error) {
 }
 
 func (d *smallDisk) empty() error { return os.Remove(d.filler) }
+
+// stallMeter notes by how much this machine lets a process oversleep: what is
+// late by that is not the product's delay.
+type stallMeter struct {
+	mu   sync.Mutex
+	late []stall
+}
+
+type stall struct {
+	at time.Time
+	by time.Duration
+}
+
+func startStallMeter(t *testing.T) *stallMeter {
+	m := &stallMeter{}
+	done := make(chan struct{})
+	t.Cleanup(func() { close(done) })
+	go func() {
+		const tick = 10 * time.Millisecond
+		for last := time.Now(); ; {
+			select {
+			case <-done:
+				return
+			case <-time.After(tick):
+			}
+			now := time.Now()
+			if by := now.Sub(last) - tick; by > tick {
+				m.mu.Lock()
+				m.late = append(m.late, stall{now, by})
+				m.mu.Unlock()
+			}
+			last = now
+		}
+	}()
+	return m
+}
+
+// worst is the longest stall since then.
+func (m *stallMeter) worst(since time.Time) (by time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.late {
+		if s.at.After(since) {
+			by = max(by, s.by)
+		}
+	}
+	return by
+}

@@ -183,7 +183,7 @@ func (p *chaosPlant) total() (n int) {
 // config is the board's file.
 func (p *chaosPlant) config(broker, dir string, commitEvery time.Duration) string {
 	var y strings.Builder
-	fmt.Fprintf(&y, "site: %s\ngateway: %s\nuplink: {broker: \"mqtt://%s\"}\nbuffer: {dir: %q, max: 8MiB, commit_every: %s}\nbuses:\n",
+	fmt.Fprintf(&y, "site: %s\ngateway: %s\nuplink: {broker: \"mqtt://%s\"}\nbuffer: {dir: %q, max: 8MiB, commit_every: %s}\nclock: {hold: 2s}\nbuses:\n",
 		chaosSite, chaosGateway, broker, dir, commitEvery)
 	for bus, units := range chaosUnits {
 		fmt.Fprintf(&y, "  - name: bus-%d\n    tcp: {address: %q}\n    timeout: 10s\n    devices:\n", bus, p.addrs[bus])
