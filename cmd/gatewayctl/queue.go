@@ -160,7 +160,7 @@ func (l *listing) print(w io.Writer) error {
 	if l.Cursor != nil {
 		when = "what the hub has was last noted " + l.Cursor.Format(time.RFC3339)
 	}
-	_, err := fmt.Fprintf(w, "%s: %d records held; %s in %d files with records, %d spare, %d set aside; %s\n",
+	_, err := fmt.Fprintf(w, "%s: %d records held; %s, files: %d with records, %d spare, %d set aside; %s\n",
 		l.Dir, l.Held, mebibytes(l.Bytes), l.Files["records"], l.Files["spare"], l.Files["set aside"], when)
 	return err
 }

@@ -63,7 +63,7 @@ func TestQueueList(t *testing.T) {
 		`EPOCH +HELD +FIRST +LAST +FREED TO +BEGUN +ENDED +SIZE +LABEL`,
 		fmt.Sprintf(`%d +4 +7 +10 +6 +20[0-9T:-]+Z +clean stop +0\.12 MiB +boot=6b1e cfg=9f86d081`, first),
 		fmt.Sprintf(`%d +10 +1 +10 +0 +20[0-9T:-]+Z +running or power cut +0\.12 MiB +boot=6b1e cfg=9f86d081`, second),
-		`.*/buffer: 14 records held; 0\.[0-9]+ MiB in 2 files with records, \d spare, 0 set aside; what the hub has was last noted 20[0-9T:-]+Z`,
+		`.*/buffer: 14 records held; 0\.[0-9]+ MiB, files: 2 with records, \d spare, 0 set aside; what the hub has was last noted 20[0-9T:-]+Z`,
 	})
 	out, _, _ = run(t, "queue ls --json --dir "+dir)
 	var l listing
