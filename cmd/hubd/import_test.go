@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,22 +85,70 @@ func deadBoard(t *testing.T, began time.Time) (dir string, records int) {
 	return dir, records
 }
 
+func port(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// influxd starts a real InfluxDB 1.8 with a database d and returns its URL.
+func influxd(t *testing.T) string {
+	t.Helper()
+	home, _ := os.UserHomeDir()
+	bin, err := exec.LookPath("influxd")
+	if err != nil {
+		bin = filepath.Join(home, "go", "bin", "influxd")
+		_, err = os.Stat(bin)
+	}
+	if err != nil && os.Getenv("LUQUAN_REAL") == "1" {
+		t.Fatal("influxd is not installed: go install github.com/influxdata/influxdb/cmd/influxd@v1.8.10")
+	}
+	if err != nil {
+		t.Skip("influxd is not installed")
+	}
+	dir, addr := t.TempDir(), port(t)
+	conf := filepath.Join(dir, "influxd.conf")
+	text := fmt.Sprintf("reporting-disabled = true\nbind-address = %q\n[meta]\ndir = %q\n[data]\ndir = %q\nwal-dir = %q\n[http]\nbind-address = %q\nlog-enabled = false\n[monitor]\nstore-enabled = false\n",
+		port(t), dir+"/meta", dir+"/data", dir+"/wal", addr)
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, "-config", conf)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	defer http.DefaultClient.CloseIdleConnections()
+	deadline := time.Now().Add(time.Minute)
+	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
+		resp, err := http.PostForm("http://"+addr+"/query", url.Values{"q": {"CREATE DATABASE d"}})
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return "http://" + addr
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("influxd does not answer: %v", err)
+		}
+	}
+}
+
 // centre writes the configuration of a hub with a rule that the board's
 // readings break, and returns it.
-func centre(t *testing.T) (config string) {
+func centre(t *testing.T, more string) (config string) {
 	t.Helper()
 	dir := t.TempDir()
-	port := func() string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return l.Addr().String()
-	}
 	config = filepath.Join(dir, "hub.yaml")
 	for name, text := range map[string]string{
-		"hub.yaml": fmt.Sprintf("name: here\nmqtt: {broker: embedded, listen: %q}\nconsole: {listen: %q}\nstate: {dir: state}\nrules: [rules.yaml]\n", port(), port()),
+		"hub.yaml": fmt.Sprintf("name: here\nmqtt: {broker: embedded, listen: %q}\nconsole: {listen: %q}\nstate: {dir: state}\nrules: [rules.yaml]\n%s", port(t), port(t), more),
 		"rules.yaml": `rules:
   - id: too-hot
     points: "*/*/flow_temp"
@@ -138,12 +188,20 @@ func start(t *testing.T, config string) (h *hub.Hub, stop func()) {
 }
 
 func TestImport(t *testing.T) {
-	for _, running := range []bool{true, false} {
-		t.Run(fmt.Sprintf("hub runs %v", running), func(t *testing.T) {
+	for _, c := range []struct {
+		name            string
+		running, influx bool
+	}{{"a hub runs", true, false}, {"none runs", false, false}, {"InfluxDB and a hub", true, true}, {"InfluxDB alone", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			more := ""
+			if c.influx {
+				more = fmt.Sprintf("influx: {url: %q, bucket: d/autogen}\n", influxd(t))
+			}
+			running := c.running
 			began := time.Now().Add(-2 * time.Hour).Truncate(time.Hour)
 			dir, records := deadBoard(t, began)
 			before := tree(t, dir)
-			config := centre(t)
+			config := centre(t, more)
 			if running {
 				h, stop := start(t, config)
 				defer stop()
@@ -249,7 +307,7 @@ func tree(t *testing.T, dir string) string {
 }
 
 func TestLedgerRefusals(t *testing.T) {
-	config := centre(t)
+	config := centre(t, "")
 	for _, c := range []struct{ args, want string }{
 		{"--by week", "not made of site, gateway, epoch, hour"},
 		{"--from yesterday", "is not a time"},
