@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/tls"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -19,9 +20,7 @@ import (
 	"luquan/internal/mqttlink"
 )
 
-// backlogHour is how many seconds of 10,000 points the backlog of
-// BenchmarkBacklog holds.
-const backlogHour = 3600
+var backlogSeconds = flag.Int("backlog.seconds", 3600, "how many seconds of 10,000 points the backlog of BenchmarkBacklog holds")
 
 // BenchmarkBacklog is a board that comes back after an hour: its buffer on disk
 // holds an hour of 10,000 points a second (144,000 records of 250 floats of
@@ -29,25 +28,26 @@ const backlogHour = 3600
 // of its own, which notes when each record came. Live records are those read
 // while the backlog drains.
 //
-//	go test -run xxx -bench Backlog -benchtime 1x -count 3 ./internal/e2e
+//	go test -run xxx -bench Backlog -benchtime 1x -count 3 -timeout 1h ./internal/e2e
 //
 // embedded and mosquitto name the broker, with a subscriber that decodes and
 // commits what came; hubd is the whole hub with its own broker and history. The
 // others go to embedded over a line of 100 ms round trip: without a bound on
 // its rate, and of 10 and 2 Mbit/s.
 func BenchmarkBacklog(b *testing.B) {
+	hour := *backlogSeconds
 	for _, c := range []struct {
 		name      string
 		seconds   int
 		roundTrip time.Duration
 		rate      float64 // bytes a second
 	}{
-		{"embedded", backlogHour, 0, 0},
-		{"mosquitto", backlogHour, 0, 0},
-		{"hubd", backlogHour, 0, 0},
-		{"100ms", backlogHour, 100 * time.Millisecond, 0},
-		{"100ms-10Mbit", backlogHour / 2, 100 * time.Millisecond, 10e6 / 8},
-		{"100ms-2Mbit", backlogHour / 12, 100 * time.Millisecond, 2e6 / 8},
+		{"embedded", hour, 0, 0},
+		{"mosquitto", hour, 0, 0},
+		{"hubd", hour, 0, 0},
+		{"100ms", hour, 100 * time.Millisecond, 0},
+		{"100ms-10Mbit", hour / 2, 100 * time.Millisecond, 10e6 / 8},
+		{"100ms-2Mbit", hour / 12, 100 * time.Millisecond, 2e6 / 8},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			for range b.N {

@@ -23,7 +23,11 @@ func (s *session) live(now time.Time, draining bool) time.Duration {
 		if len(s.flight) >= lanes.Window || len(s.flight) > 0 && now.Sub(s.flight[0].at) > stuck {
 			return wait // a PUBACK wakes us, or the lag
 		}
-		p, ok := s.pack(s.epoch, s.liveNext, last)
+		due := later(s.marks[0].at.Add(s.u.cfg.Linger), s.liveAt.Add(gather)).Sub(now)
+		if due > 0 && s.unfilled == last && !draining {
+			return due
+		}
+		p, ok := s.pack(s.epoch, s.liveNext, last, lanes.Pack)
 		s.timeless = ok && p.timeless && p.span.len() == 0
 		if s.timeless {
 			return tick / 10
@@ -35,9 +39,11 @@ func (s *session) live(now time.Time, draining bool) time.Duration {
 			s.liveDone(last)
 			continue
 		}
-		if due := s.marks[0].at.Add(s.u.cfg.Linger).Sub(now); due > 0 && !p.full && !draining {
+		if due > 0 && !p.full && !draining {
+			s.unfilled = last
 			return due
 		}
+		s.liveAt = now
 		s.send(now, wire.Live, p, true)
 		s.liveDone(p.span.last)
 	}
@@ -74,12 +80,12 @@ func (s *session) backfill(now time.Time) time.Duration {
 	s.tokens = min(burst(lanes), s.tokens+rate*now.Sub(s.tokensAt).Seconds())
 	s.tokensAt = now
 	// A few at a time: between them live has its turn.
-	for range 8 {
+	for range 2 {
 		switch {
 		case len(s.backlog) == 0,
 			now.Before(s.readAt),
-			len(s.marks) > 0 && s.u.cfg.Linger == 0,
-			s.backFlight >= s.backWindow,
+			!s.linkPace.room(now),
+			!s.hubKeepsUp(now),
 			len(s.flight) >= max(1, lanes.Window-reserve),
 			len(s.flight) > 0 && now.Sub(s.flight[0].at) > stuck:
 			return tick
@@ -87,7 +93,7 @@ func (s *session) backfill(now time.Time) time.Duration {
 			return max(time.Millisecond, time.Duration(-s.tokens/rate*float64(time.Second)))
 		}
 		b := &s.backlog[0]
-		p, ok := s.pack(b.epoch, b.first, b.last)
+		p, ok := s.pack(b.epoch, b.first, b.last, min(lanes.Pack, s.backPack))
 		if !ok {
 			return tick
 		}
@@ -98,7 +104,9 @@ func (s *session) backfill(now time.Time) time.Duration {
 			s.backlog = s.backlog[1:]
 			continue
 		}
-		s.tokens -= float64(s.send(now, wire.Backfill, p, true))
+		size := s.send(now, wire.Backfill, p, true)
+		s.tokens -= float64(size)
+		s.goesAhead(now, p.span, size)
 		if b.first = p.span.last + 1; b.len() == 0 {
 			s.backlog = s.backlog[1:]
 		}
@@ -107,7 +115,14 @@ func (s *session) backfill(now time.Time) time.Duration {
 }
 
 // burst is how many bytes the backlog may send at once.
-func burst(l Lanes) float64 { return max(float64(l.Rate)/4, 128<<10) }
+func burst(l Lanes) float64 { return max(float64(l.Rate)/8, 128<<10) }
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
 
 // packed are the lines of consecutive records of one epoch.
 type packed struct {
@@ -119,14 +134,13 @@ type packed struct {
 }
 
 // pack reads the first consecutive records of an epoch from from to last, as
-// many as fill a payload. The zero span means that there are none. With an
+// many as fill a payload of room bytes. The zero span means that there are none. With an
 // error of the queue ok is false, and nothing is read for a second.
-func (s *session) pack(epoch, from, last uint64) (p packed, ok bool) {
+func (s *session) pack(epoch, from, last uint64, room int) (p packed, ok bool) {
 	now := time.Now()
 	if now.Before(s.readAt) {
 		return packed{}, false
 	}
-	room := s.u.cfg.Lanes.Pack
 	entries, err := s.u.queue.Read(epoch, from, 0, room)
 	if err != nil && len(entries) == 0 {
 		s.u.warn("records cannot be read from the buffer", "epoch", epoch, "from", from, "error", err)
@@ -209,7 +223,11 @@ func (s *session) send(now time.Time, lane wire.What, p packed, tracked bool) in
 		panic("BUG: uplink: a payload of our own making: " + err.Error())
 	}
 	t := wire.Topic{Site: u.cfg.Site, Gateway: u.cfg.Gateway, What: lane, Zstd: u.cfg.Compress}
-	s.publish(now, t.String(), false, payload, flight{span: p.span, back: lane == wire.Backfill})
+	f := flight{span: p.span}
+	if lane == wire.Backfill {
+		f.back = len(payload)
+	}
+	s.publish(now, t.String(), false, payload, f)
 	s.published += p.span.len()
 	if tracked && u.cfg.Commit == CommitHub {
 		s.track(now, p.span)

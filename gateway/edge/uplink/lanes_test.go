@@ -167,9 +167,9 @@ func laterOf(a, b time.Time) time.Time {
 func TestWindowFillsALongLink(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n, q := &network{}, newQueue()
-		q.before(t, 7, Label(boot, cfg), 50000)
+		q.before(t, 7, Label(boot, cfg), 200_000)
 		n.delay = func(int) time.Time { return time.Now().Add(100 * time.Millisecond) }
-		b := start(t, n, q, nil)
+		b := start(t, n, q, func(c *Config) { c.Lanes.Rate, c.Commit = 8<<20, CommitNone })
 		began := time.Now()
 		for b.up.Stats().Waiting > 0 || time.Since(began) < time.Second {
 			after(250 * time.Millisecond)
@@ -188,7 +188,7 @@ func TestBacklogRateIsBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n, q := &network{}, newQueue()
 		q.before(t, 7, Label(boot, cfg), 30000)
-		start(t, n, q, func(c *Config) { c.Lanes.Rate = 100_000 })
+		start(t, n, q, func(c *Config) { c.Lanes.Rate, c.Commit = 100_000, CommitNone })
 		after(10 * time.Second)
 		size := 0
 		for _, p := range n.link().take() {
@@ -217,14 +217,14 @@ func TestLinger(t *testing.T) {
 		if ps := n.link().take(); len(ps) != 1 || len(rows(t, ps)) != 29 {
 			t.Errorf("%d payloads: %s", len(ps), said(rows(t, ps)))
 		}
-		b.poll(400) // over 16 KiB: what is full does not wait
+		b.poll(1600) // over 64 KiB: what is full does not wait
 		after(time.Second)
 		ps := n.link().take()
-		if len(ps) < 2 || len(rows(t, ps)) < 200 {
+		if len(ps) < 2 || len(rows(t, ps)) < 800 {
 			t.Errorf("%d payloads, %d records", len(ps), len(rows(t, ps)))
 		}
 		for _, p := range ps {
-			if len(p.Payload) > 16<<10+300 {
+			if len(p.Payload) > 64<<10+300 {
 				t.Errorf("a payload of %d bytes", len(p.Payload))
 			}
 		}

@@ -21,9 +21,6 @@ const (
 	// stuck is how long a PUBACK may be due before nothing more is added: on a
 	// slow link what is on its way already delays what is new.
 	stuck = 3 * time.Second
-	// slow and quick bound the PUBACK times between which the backlog's share
-	// of the window stays as it is.
-	slow, quick = 2 * time.Second, time.Second
 	// reserve is the part of the window that the backlog leaves to live.
 	reserve = 4
 	// restate is the least time between two announcements of the state.
@@ -40,11 +37,15 @@ type session struct {
 	since time.Time
 	inbox *inbox
 
-	flight     []flight // in the order of publishing
-	backFlight int      // those of the backlog
-	backWindow int      // how many of the backlog may be in flight
-	tokens     float64  // bytes the backlog may send
-	tokensAt   time.Time
+	flight   []flight  // in the order of publishing
+	linkPace pace      // of the backlog to the broker
+	hubPace  pace      // and to the hub's store
+	backPack int       // bytes a payload of the backlog is filled to
+	ahead    []ahead   // of the backlog, what the hub has not settled, in the order of publishing
+	saidAt   time.Time // when committed last came
+	begun    time.Time
+	tokens   float64 // bytes the backlog may send
+	tokensAt time.Time
 
 	held     []Held
 	epoch    uint64 // the current one
@@ -52,6 +53,8 @@ type session struct {
 	marks    []mark // when the records from liveNext on were first seen
 	backlog  []span // to be published on backfill
 	readAt   time.Time
+	liveAt   time.Time    // of the last live payload
+	unfilled uint64       // the records to here are known not to fill a payload
 	timeless bool         // what live would send next waits for its stamp
 	trip     atomic.Int64 // the shortest publish to PUBACK, ns; 0: none yet
 
@@ -77,8 +80,8 @@ type session struct {
 type flight struct {
 	token Token
 	at    time.Time
-	span  span // records; the zero span for documents
-	back  bool
+	span  span   // records; the zero span for documents
+	back  int    // bytes, of the backlog; 0: something else
 	done  func() // after the PUBACK; may be nil
 }
 
@@ -133,7 +136,7 @@ func (b *inbox) take() (committed, state []byte) {
 // session dials, works until the link is lost or ctx done, and says why it ended.
 func (u *Uplink) session(ctx context.Context) error {
 	s := &session{u: u, name: newSession(), inbox: &inbox{signal: make(chan struct{}, 1)},
-		backWindow: reserve, metas: map[string]bool{}, cleared: map[string]bool{}}
+		metas: map[string]bool{}, cleared: map[string]bool{}}
 	s.held = u.queue.Holds()
 	will, err := s.state(false)
 	if err != nil {
@@ -193,6 +196,8 @@ func (s *session) begin() {
 	u.cfg.Connected()
 	s.moved(now)
 	s.tokens = burst(u.cfg.Lanes)
+	s.linkPace, s.hubPace, s.backPack = linkPace(now), hubPace(), leastPack
+	s.saidAt, s.begun = now, now
 	s.held = u.queue.Holds()
 	for _, h := range s.held {
 		if h.Current {
@@ -317,14 +322,9 @@ func (s *session) acknowledged() error {
 		if t := s.trip.Load(); t == 0 || int64(took) < t {
 			s.trip.Store(max(1, int64(took)))
 		}
-		if f.back {
-			s.backFlight--
-			switch {
-			case took > slow:
-				s.backWindow = max(1, s.backWindow/2)
-			case took < quick:
-				s.backWindow = min(s.backWindow+1, s.u.cfg.Lanes.Window)
-			}
+		if waited := s.linkPace.took(took); f.back > 0 {
+			s.linkPace.done(f.back, waited)
+			s.resize(f.back, waited)
 		}
 		if f.span.len() > 0 {
 			s.puback(f.span)
@@ -369,9 +369,7 @@ func (s *session) look(now time.Time) {
 func (s *session) publish(now time.Time, topic string, retained bool, payload []byte, f flight) {
 	f.token, f.at = s.link.Publish(topic, 1, retained, payload), now
 	s.flight = append(s.flight, f)
-	if f.back {
-		s.backFlight++
-	}
+	s.linkPace.under += f.back
 }
 
 // stop drains: what live has not sent, then the PUBACKs, then offline.

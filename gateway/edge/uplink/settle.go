@@ -95,6 +95,7 @@ func (s *session) committed(now time.Time, doc []byte) {
 	// A first word that has nothing of this epoch is perhaps a hub's that came
 	// to the broker later than we did: what we published before came to nobody.
 	ours := c.Epochs[s.epoch]
+	s.paced(now, c)
 	late := u.hub == "" && ours.Upto == 0 && len(ours.Also) == 0 && len(s.sent) > 0
 	if late || u.hub != "" && u.hub != c.Hub {
 		u.log.Info("the hub changed; what it has not committed is sent again", "hub", short(c.Hub), "before", short(u.hub))
@@ -103,6 +104,7 @@ func (s *session) committed(now time.Time, doc []byte) {
 			s.resent += x.len()
 		}
 		s.sent, moved = nil, true
+		s.ahead, s.hubPace = nil, hubPace()
 		if u.hub != "" { // what live sent whole at the start comes again as it was
 			defer u.refresh("hub changed")
 		}
@@ -188,7 +190,7 @@ func (s *session) resend(now time.Time) {
 		return
 	}
 	x := s.sent[0]
-	p, ok := s.pack(x.epoch, x.first, x.last)
+	p, ok := s.pack(x.epoch, x.first, x.last, lanes.Pack)
 	if !ok {
 		return
 	}

@@ -136,8 +136,8 @@ type Config struct {
 // Lanes tunes the two lanes. The zero value of each field is its default.
 type Lanes struct {
 	Window  int           // publishes without PUBACK at a time; 64
-	Pack    int           // bytes a payload is filled to; 16 KiB
-	Rate    int           // bytes a second of the backfill lane; 8 MiB
+	Pack    int           // bytes a payload is filled to, before compression; 64 KiB
+	Rate    int           // bytes a second of the backfill lane at most, compressed; 2 MiB
 	MaxLag  time.Duration // live moves to the tail when it lags so far; 5 s
 	Resend  time.Duration // committed passed over for so long; 60 s
 	MaxWait time.Duration // longest wait to repeat while committed stands still; 15 min
@@ -240,7 +240,7 @@ func New(queue Queue, cfg Config) (*Uplink, error) {
 	for _, d := range []struct {
 		v   *int
 		def int
-	}{{&l.Window, 64}, {&l.Pack, 16 << 10}, {&l.Rate, 8 << 20}} {
+	}{{&l.Window, 64}, {&l.Pack, 64 << 10}, {&l.Rate, 2 << 20}} {
 		if *d.v <= 0 {
 			*d.v = d.def
 		}
