@@ -121,6 +121,7 @@ func (q *Queue) commit() error {
 		if errors.Is(err, errWaits) {
 			// Nothing is dropped only because the board starts or stops; it is when a record must be committed.
 			q.batch, q.since, waits = 1, time.Now(), err
+			q.retryAt = time.Now().Add(retryEvery)
 			if !q.inRAM {
 				q.inRAM = true
 				q.log.Warn("no room on flash to begin an epoch: until there is something to write it waits in RAM", "dir", q.opt.Dir)

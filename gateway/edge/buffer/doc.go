@@ -11,8 +11,16 @@
 // Identity is (epoch, seq): the epoch is drawn at each opening, seq counts from
 // 1 in it without holes. FORMAT.md beside this file has the bytes.
 //
+// A loss is named once: the record that names it is read only when it is on
+// flash, and what it names is not read again. Opening drops nothing, however
+// full the card is.
+//
+// Look reads a directory beside whoever has it open, or that of a dead board's
+// card, and writes nothing.
+//
 // Flash is spared: segments are made once and used again, a commit is one
-// padded write and one fdatasync, the cursor is written at most once a minute.
+// padded write and one fdatasync, the cursor is written once a minute
+// at most, and when something was lost.
 // A failing card is survived: the segment is abandoned and its unsynced records
 // go to another one; if that fails too they stay in a bounded RAM ring, Stats
 // says so, and the card is tried again every 30 s.

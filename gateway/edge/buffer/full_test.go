@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // full returns a card with an epoch of many segments that is full: the file
@@ -129,6 +131,48 @@ func TestOpenFullFreed(t *testing.T) {
 			t.Fatalf("start %d: %+v", i, s)
 		}
 	}
+}
+
+// TestOpenFullOnFailingCard waits between its tries, also when the card is well
+// again and only full.
+func TestOpenFullOnFailingCard(t *testing.T) {
+	m, o, _, _ := full(t, "other programs")
+	o.CommitEvery = 5 * time.Second
+	for range 12 { // the room kept for openings is used up
+		m = m.clone()
+		o.FS = m
+		_ = open(t, o)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		m := m.clone()
+		o.FS = m
+		bad := true
+		m.fault = func(_ int, what string) error {
+			if bad && what != "read" {
+				return syscall.EIO
+			}
+			return nil
+		}
+		q, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		time.Sleep(time.Minute)
+		m.mu.Lock()
+		bad = false
+		before := m.ops
+		m.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		m.mu.Lock()
+		if n := m.ops - before; n > 600 {
+			t.Errorf("%d operations in ten minutes", n)
+		}
+		m.mu.Unlock()
+		if s := q.Stats(); s.Lost > 0 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
 }
 
 // TestNamedOnce has power cuts at random operations of a queue that is always
