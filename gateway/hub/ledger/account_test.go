@@ -299,3 +299,69 @@ func TestVerifyNamesDifferences(t *testing.T) {
 		t.Fatalf("%+v", v)
 	}
 }
+
+// TestAccountWhileRecordsCome: an account is of one moment, and no record waits
+// for it.
+func TestAccountWhileRecordsCome(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l.db"))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for seq := uint64(1); seq <= 6000; seq++ {
+			r := at(seq, hour0.Add(time.Duration(seq)*time.Second))
+			come(l, r)
+			l.Receive("s", "g", r, r.Sample.Time) // again
+			if seq%97 == 0 {
+				if err := l.Sync(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}()
+	was := uint64(0)
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+		rows := mustAccount(t, l, Query{Site: "s", From: hour0, To: hour0.Add(2 * time.Hour)})
+		if len(rows) == 0 {
+			continue
+		}
+		r := rows[0]
+		if r.Stored < was || r.Stored != r.Expected-r.Waiting || r.Missing != 0 || r.Duplicates > r.Stored || r.Duplicates+1 < r.Stored {
+			t.Fatalf("after %d: %+v", was, r)
+		}
+		was = r.Stored
+	}
+	if was != 6000 {
+		t.Fatalf("%d at the end", was)
+	}
+}
+
+// TestReadOnly reads the book beside the hub that has it open, and after.
+func TestReadOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "l.db")
+	l := open(t, path)
+	for seq := uint64(1); seq <= 60; seq++ {
+		come(l, at(seq, hour0.Add(time.Duration(seq-1)*time.Minute)))
+	}
+	mustSync(t, l)
+	for range 2 {
+		r, err := OpenReadOnly(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := window(t, r, 0, 60); got.Stored != 60 {
+			t.Errorf("%+v", got)
+		}
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		l.Close()
+	}
+	if _, err := OpenReadOnly(path + "-none"); err == nil {
+		t.Error("a book that is not there was opened")
+	}
+}

@@ -58,8 +58,13 @@ func (l *Ledger) openDB(path string) error {
 	}
 	db.SetMaxOpenConns(2)
 	l.db = db
+	q = url.Values{"_pragma": {"query_only(1)", "busy_timeout(5000)"}} // deferred: a reader waits for nobody
+	if l.rdb, err = sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: escape(path), RawQuery: q.Encode()}).String()); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	l.rdb.SetMaxOpenConns(4)
 	if err := l.start(); err != nil {
-		return errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+		return errors.Join(fmt.Errorf("open %s: %w", path, err), l.Close())
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -87,7 +92,7 @@ func OpenReadOnly(path string) (*Ledger, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("ledger: open %s: %w", path, err), db.Close())
 	}
-	return &Ledger{log: slog.New(slog.DiscardHandler), db: db, readOnly: true,
+	return &Ledger{log: slog.New(slog.DiscardHandler), db: db, rdb: db, readOnly: true,
 		epochs: map[key]*epoch{}, gates: map[Gateway]*gate{}, hours: map[hourKey]*hour{}}, nil
 }
 
@@ -188,29 +193,40 @@ func (l *Ledger) upgrade() error {
 	return tx.Commit()
 }
 
-// load fills e from its row, if there is one. What e already holds stays.
-func (l *Ledger) load(e *epoch) error {
-	row := l.db.QueryRow("SELECT "+columns+" FROM epochs WHERE site=? AND gateway=? AND epoch=?", e.Site, e.Gateway.Gateway, int64(e.epoch))
+// loadRow reads an epoch with its gaps; one that is not on disk is empty. The
+// error is seqs.ErrDamaged when its row makes no sense.
+func loadRow(q querier, k key) (*epoch, error) {
+	row := q.QueryRow("SELECT "+columns+" FROM epochs WHERE site=? AND gateway=? AND epoch=?", k.Site, k.Gateway.Gateway, int64(k.epoch))
 	d, err := scan(row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
-		e.loaded = true
-		return nil
+		return &epoch{}, nil
 	}
+	if err != nil {
+		return nil, err
+	}
+	d.loaded = true
+	d.gaps, err = loadGaps(q, k)
+	return d, err
+}
+
+// load fills e from its row, if there is one. What e already holds stays.
+func (l *Ledger) load(e *epoch) error {
+	d, err := loadRow(l.db, e.key)
 	if errors.Is(err, seqs.ErrDamaged) {
 		// What it said is not known any more. So nothing is claimed: the board
 		// sends again what it holds, and its word settles what it has freed.
 		if err := l.setAside(fmt.Sprintf("epoch %d of %s/%s", e.epoch, e.Site, e.Gateway.Gateway), nil); err != nil {
 			return err
 		}
-		e.loaded = true
-		e.dirty = true
+		e.loaded, e.dirty = true, true
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if d.gaps, err = l.loadGaps(e.key); err != nil {
-		return err
+	if !d.loaded { // not on disk
+		e.loaded = true
+		return nil
 	}
 	e.stored, e.quarantined, e.lost = d.stored.Union(e.stored), d.quarantined.Union(e.quarantined), d.lost.Union(e.lost)
 	e.unplaced = d.unplaced.Union(e.unplaced)
@@ -255,8 +271,8 @@ func scan(f func(...any) error) (*epoch, error) {
 	return &e, nil
 }
 
-func (l *Ledger) loadGaps(k key) ([]gap, error) {
-	rows, err := l.db.Query("SELECT first, last, from_time, to_time, reason FROM gaps WHERE site=? AND gateway=? AND epoch=? ORDER BY first",
+func loadGaps(q querier, k key) ([]gap, error) {
+	rows, err := q.Query("SELECT first, last, from_time, to_time, reason FROM gaps WHERE site=? AND gateway=? AND epoch=? ORDER BY first",
 		k.Site, k.Gateway.Gateway, int64(k.epoch))
 	if err != nil {
 		return nil, err

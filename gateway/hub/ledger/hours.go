@@ -82,123 +82,17 @@ func (l *Ledger) setAside(what string, data []byte) error {
 // replace finds the seqs of an epoch that stand in no hour any more. The mutex
 // is held.
 func (l *Ledger) replace(e *epoch) error {
-	placed, err := l.placed(e.key)
+	b := &book{q: l.db, hours: map[hourKey]*hour{}}
+	for k, h := range l.hours {
+		if k.key == e.key {
+			b.hours[k] = h
+		}
+	}
+	placed, err := b.placed(e.key)
 	if err != nil {
 		return err
 	}
 	e.unplaced = e.stored.Union(e.quarantined).Minus(placed)
 	e.dirty = true
 	return nil
-}
-
-// placed is every seq of an epoch that stands in an hour, on disk or in memory;
-// rows that are damaged hold none. The mutex is held.
-func (l *Ledger) placed(k key) (all seqs.Set, err error) {
-	rows, err := l.db.Query("SELECT data FROM hours WHERE site=? AND gateway=? AND epoch=?", k.Site, k.Gateway.Gateway, int64(k.epoch))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var data []byte
-		if err := rows.Scan(&data); err != nil {
-			return nil, err
-		}
-		h, err := seqs.DecodeHour(data)
-		if err != nil {
-			continue
-		}
-		all = all.Union(h.All())
-	}
-	for hk, h := range l.hours {
-		if hk.key == k {
-			all = all.Union(h.All())
-		}
-	}
-	return all, rows.Err()
-}
-
-// window returns the hours of a board from one, included, to another, excluded,
-// as they stand on disk and in memory together; damaged lists the epochs of rows
-// that could not be read. The mutex is held.
-func (l *Ledger) window(gw Gateway, from, to int64) (out map[hourKey]*seqs.Hour, damaged map[uint64]bool, err error) {
-	rows, err := l.db.Query("SELECT hour, epoch, data FROM hours WHERE site=? AND gateway=? AND hour>=? AND hour<?", gw.Site, gw.Gateway, from, to)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer rows.Close()
-	out, damaged = map[hourKey]*seqs.Hour{}, map[uint64]bool{}
-	for rows.Next() {
-		k := hourKey{key: key{Gateway: gw}}
-		var data []byte
-		if err := rows.Scan(&k.hour, &k.epoch, &data); err != nil {
-			return nil, nil, err
-		}
-		if h := l.hours[k]; h != nil && h.merged {
-			continue // memory knows all of it
-		}
-		h, err := seqs.DecodeHour(data)
-		if err != nil {
-			damaged[k.epoch] = true
-			continue
-		}
-		out[k] = h
-	}
-	for k, h := range l.hours {
-		if k.Gateway != gw || k.hour < from || k.hour >= to {
-			continue
-		}
-		if out[k] == nil {
-			out[k] = &seqs.Hour{}
-		}
-		out[k].Merge(&h.Hour)
-	}
-	return out, damaged, rows.Err()
-}
-
-// readHour reads a row of the index; one that is not there, or damaged, is empty.
-func (l *Ledger) readHour(k hourKey) (*seqs.Hour, error) {
-	var data []byte
-	err := l.db.QueryRow("SELECT data FROM hours WHERE site=? AND gateway=? AND hour=? AND epoch=?",
-		k.Site, k.Gateway.Gateway, k.hour, int64(k.epoch)).Scan(&data)
-	if errors.Is(err, sql.ErrNoRows) {
-		return &seqs.Hour{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	h, err := seqs.DecodeHour(data)
-	if err != nil {
-		return &seqs.Hour{}, nil
-	}
-	return h, nil
-}
-
-// span is where the seqs of one hour of an epoch lie.
-type span struct {
-	hour        int64
-	first, last uint64
-}
-
-// spans lists the hours of an epoch. The mutex is held.
-func (l *Ledger) spans(k key) ([]span, error) {
-	rows, err := l.db.Query("SELECT hour, first, last FROM hours WHERE site=? AND gateway=? AND epoch=?", k.Site, k.Gateway.Gateway, int64(k.epoch))
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var out []span
-	for rows.Next() {
-		var s span
-		if err := rows.Scan(&s.hour, &s.first, &s.last); err != nil {
-			return nil, err
-		}
-		out = append(out, s)
-	}
-	for hk, h := range l.hours {
-		if first, last := h.Span(); hk.key == k && first > 0 {
-			out = append(out, span{hk.hour, first, last})
-		}
-	}
-	return out, rows.Err()
 }

@@ -13,6 +13,7 @@ package ledger
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sort"
@@ -34,6 +35,7 @@ const (
 type Ledger struct {
 	log      *slog.Logger
 	db       *sql.DB
+	rdb      *sql.DB // for accounts
 	readOnly bool
 
 	syncing sync.Mutex // one Sync at a time
@@ -140,7 +142,7 @@ func Open(path, hub string, log *slog.Logger) (*Ledger, error) {
 }
 
 // Close closes the file. What was not synced will come again.
-func (l *Ledger) Close() error { return l.db.Close() }
+func (l *Ledger) Close() error { return errors.Join(l.rdb.Close(), l.db.Close()) }
 
 // Receive notes that a record has come at received. fresh reports that it
 // never came before, so that it is to be shown and judged; wanted that it is to

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"sort"
 	"time"
 
@@ -15,51 +16,9 @@ type gateSnapshot struct {
 	unplaced map[key]seqs.Set       // stored, without a stamp
 }
 
-// book is a board's epochs and the hours of the window, taken together.
-type book struct {
-	epochs  map[uint64]*epoch
-	hours   map[hourKey]*seqs.Hour
-	unknown map[uint64]bool // epochs with a damaged hour
-}
-
-// read takes the board's book. The mutex is held.
-func (l *Ledger) read(g Gateway, a *account) (*book, error) {
-	keys, err := l.keys(g.Site, g.Gateway)
-	if err != nil {
-		return nil, err
-	}
-	b := &book{epochs: map[uint64]*epoch{}}
-	for _, k := range keys {
-		e := l.epochs[k]
-		if e == nil { // not kept in memory for a report's sake
-			e = &epoch{key: k}
-			if err := l.load(e); err != nil {
-				return nil, err
-			}
-		}
-		b.epochs[k.epoch] = e
-	}
-	if a.whole {
-		return b, nil
-	}
-	from, _ := seqs.Place(a.from)
-	to, _ := seqs.Place(a.to - 1)
-	b.hours, b.unknown, err = l.window(g, from, to+1)
-	for id := range b.unknown {
-		if e := b.epochs[id]; e != nil {
-			if err := l.replace(e); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return b, err
-}
-
 // snapshotOf is what the ledger says is stored in the window.
 func (l *Ledger) snapshotOf(g Gateway, a *account) (*gateSnapshot, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b, err := l.read(g, a)
+	b, err := l.take(g, a)
 	if err != nil {
 		return nil, err
 	}
@@ -67,13 +26,13 @@ func (l *Ledger) snapshotOf(g Gateway, a *account) (*gateSnapshot, error) {
 	for _, e := range b.epochs {
 		s.unplaced[e.key] = e.unplaced.And(e.stored)
 	}
-	return s, nil
+	return s, b.close()
 }
 
 // stored is the hours of the book with the stored records only.
 func (b *book) stored() map[hourKey]*seqs.Hour {
 	out := map[hourKey]*seqs.Hour{}
-	for k, h := range b.hours {
+	for k, h := range b.window {
 		e := b.epochs[k.epoch]
 		if e == nil {
 			continue
@@ -90,13 +49,12 @@ func (b *book) stored() map[hourKey]*seqs.Hour {
 }
 
 // accountFor adds a board to the account and returns what it says is stored.
-func (l *Ledger) accountFor(g Gateway, a *account) (map[hourKey]*seqs.Hour, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	b, err := l.read(g, a)
+func (l *Ledger) accountFor(g Gateway, a *account) (stored map[hourKey]*seqs.Hour, err error) {
+	b, err := l.take(g, a)
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, b.close()) }()
 	for _, e := range b.epochs {
 		a.known[g] = max(a.known[g], e.told, e.to)
 	}
@@ -109,7 +67,7 @@ func (l *Ledger) accountFor(g Gateway, a *account) (map[hourKey]*seqs.Hour, erro
 	a.placed(b)
 	a.everyHour(g, b)
 	for _, e := range b.epochs {
-		if err := l.unplaced(e, b, a); err != nil {
+		if err := b.unplaced(e, a); err != nil {
 			return nil, err
 		}
 	}
@@ -129,7 +87,7 @@ func (l *Ledger) accountFor(g Gateway, a *account) (map[hourKey]*seqs.Hour, erro
 
 // placed counts the records whose stamps are known.
 func (a *account) placed(b *book) {
-	for k, h := range b.hours {
+	for k, h := range b.window {
 		e := b.epochs[k.epoch]
 		if e == nil {
 			continue
@@ -258,13 +216,13 @@ func (e *epoch) reasons(set seqs.Set, f func(reason string, g *gap, first, last 
 }
 
 // unplaced counts, by their neighbours, the records whose stamps are not known.
-func (l *Ledger) unplaced(e *epoch, b *book, a *account) error {
+func (b *book) unplaced(e *epoch, a *account) error {
 	c := e.classes()
 	holes := c.all.Minus(c.placed)
 	if len(holes) == 0 {
 		return nil
 	}
-	p, err := l.placer(e, b, a, c, holes)
+	p, err := b.placer(e, a, c, holes)
 	if err != nil {
 		return err
 	}
@@ -282,7 +240,7 @@ func (l *Ledger) unplaced(e *epoch, b *book, a *account) error {
 
 // placer says when records without a stamp were drawn.
 type placer struct {
-	l     *Ledger
+	b     *book
 	e     *epoch
 	a     *account
 	c     classes
@@ -294,8 +252,8 @@ type placer struct {
 	err   error
 }
 
-func (l *Ledger) placer(e *epoch, b *book, a *account, c classes, holes seqs.Set) (*placer, error) {
-	p := &placer{l: l, e: e, a: a, c: c, holes: holes, cache: map[int64]*seqs.Hour{}, upper: max(e.told, e.to)}
+func (b *book) placer(e *epoch, a *account, c classes, holes seqs.Set) (*placer, error) {
+	p := &placer{b: b, e: e, a: a, c: c, holes: holes, cache: map[int64]*seqs.Hour{}, upper: max(e.told, e.to)}
 	first := p.upper
 	if e.from != 0 {
 		first = e.from
@@ -306,7 +264,7 @@ func (l *Ledger) placer(e *epoch, b *book, a *account, c classes, holes seqs.Set
 		}
 	}
 	var err error
-	p.spans, err = l.spans(e.key)
+	p.spans, err = b.spans(e.key)
 	return p, err
 }
 
@@ -321,17 +279,8 @@ func (p *placer) minute(seq uint64) (at int64, ok bool) {
 		}
 		h := p.cache[s.hour]
 		if h == nil {
-			h = &seqs.Hour{}
-			if m := p.l.hours[hourKey{p.e.key, s.hour}]; m != nil {
-				h.Merge(&m.Hour)
-			}
-			if m := p.l.hours[hourKey{p.e.key, s.hour}]; m == nil || !m.merged {
-				was, err := p.l.readHour(hourKey{p.e.key, s.hour})
-				if err != nil {
-					p.err = err
-					return 0, false
-				}
-				h.Merge(was)
+			if h, p.err = p.b.readHour(hourKey{p.e.key, s.hour}); p.err != nil {
+				return 0, false
 			}
 			p.cache[s.hour] = h
 		}
