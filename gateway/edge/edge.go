@@ -158,22 +158,25 @@ func (g *Gateway) openStamps() error {
 	return nil
 }
 
-// past is the last record of every earlier boot in the queue, oldest first.
+// past is the last record of the newest earlier boots in the queue, oldest first.
 func (g *Gateway) past() (past []stamp.Past) {
-	held := g.queue.Holds()
-	for i, h := range held {
+	const most = 8 // to read one is to read a segment of a megabyte; what the keeper knows of older ones will do
+	seen := ""
+	for _, h := range slices.Backward(g.queue.Holds()) {
 		boot := uplink.Boot(h.Label)
-		if h.Current || i+1 < len(held) && !held[i+1].Current && uplink.Boot(held[i+1].Label) == boot {
-			continue // what is read is a megabyte: only the last of a boot
+		if h.Current || boot == seen || len(past) == most {
+			continue
 		}
 		entries, err := g.queue.Read(h.Epoch, h.Last, 1, 0)
 		if err != nil || len(entries) == 0 {
 			continue // what cannot be read cannot be published either
 		}
 		if _, s, err := wire.StampOf(entries[0].Payload); err == nil {
+			seen = boot
 			past = append(past, stamp.Past{Boot: boot, Epoch: h.Epoch, Seq: entries[0].Seq, Stamp: s})
 		}
 	}
+	slices.Reverse(past)
 	return past
 }
 

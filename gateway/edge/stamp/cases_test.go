@@ -2,6 +2,7 @@ package stamp
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -318,16 +319,51 @@ func TestNoStealing(t *testing.T) {
 	w.all()
 }
 
-// TestSyncsOfADay: ten records a second under a trusted clock.
-func TestSyncsOfADay(t *testing.T) {
+// TestNoStealingAcross: nor does one that reaches over a newer basis for a
+// record that does not fit it.
+func TestNoStealingAcross(t *testing.T) {
+	w := newWorld(t, "adjtimex")
+	w.ntp()
+	w.polls(5, sec)
+	w.all()
+	w.wrong = -hour
+	w.pass(sec)
+	w.sync = false
+	w.polls(30, sec) // by the clock that was set back, clock=1
+	x := w.queue[len(w.queue)-10]
+	w.k.cfg.Clock = stepped{w} // one of them was polled while the clock was right
+	x.raw = w.k.Poll("a", 0)
+	w.truth += 1e6
+	w.k.cfg.Clock = w
+	w.k.now.NTP.Off = w.zero - hour
+	for _, y := range w.queue {
+		if y != x {
+			w.publish(y)
+		}
+	}
+	w.publish(x)
+	w.restart(false)
+	w.all()
+}
+
+// stepped is a clock that is right and synchronised, whatever the world's is.
+type stepped struct{ *world }
+
+func (s stepped) Now() time.Time     { return time.Unix(0, s.truth) }
+func (s stepped) Synchronised() bool { return true }
+
+var hours = flag.Int("stamp.hours", 24, "how long TestSyncs runs")
+
+// TestSyncs: ten records a second under a trusted clock.
+func TestSyncs(t *testing.T) {
 	w := newWorld(t, "adjtimex")
 	w.ntp()
 	begin := w.file.syncs
-	for s := range 86400 {
+	for s := range *hours * 3600 {
 		w.truth += sec
 		for i := range 10 {
 			w.seq++
-			if _, ok := w.k.Stamp(w.BootID(), w.epoch, w.seq, w.k.Poll(fmt.Sprint(i), 0)); !ok {
+			if _, ok := w.k.Stamp(w.BootID(), w.epoch, w.seq, w.k.Poll(string(rune('a'+i)), 0)); !ok {
 				t.Fatal("waits")
 			}
 		}
@@ -336,9 +372,22 @@ func TestSyncsOfADay(t *testing.T) {
 		}
 	}
 	n := w.file.syncs - begin
-	t.Logf("%d syncs", n)
-	if n > 100 {
-		t.Errorf("%d syncs a day, want at most 100", n)
+	t.Logf("%d syncs in %d hours", n, *hours)
+	if most := 12 + 3**hours; n > most {
+		t.Errorf("%d syncs in %d hours, want at most %d", n, *hours, most)
+	}
+}
+
+// BenchmarkStamp is one record, polled and published.
+func BenchmarkStamp(b *testing.B) {
+	w := newWorld(&testing.T{}, "adjtimex")
+	w.ntp()
+	for b.Loop() {
+		w.seq++
+		w.truth += sec
+		if _, ok := w.k.Stamp(w.BootID(), w.epoch, w.seq, w.k.Poll("a", 0)); !ok {
+			b.Fatal("waits")
+		}
 	}
 }
 

@@ -219,7 +219,7 @@ func (k *Keeper) spentOf(r *residue) int64 {
 		if b == k.now && r.Boot == b.ID {
 			return max(r.Ceil, r.Off+k.began+int64(time.Minute))
 		} else if r.Boot == b.ID {
-			return max(r.Ceil, r.Off+b.Last+int64(time.Minute))
+			return max(r.Ceil, r.Off+b.Last+int64(ahead+time.Minute)) // Last was written so often
 		}
 	}
 	return r.Ceil

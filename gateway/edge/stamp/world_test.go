@@ -256,7 +256,7 @@ func flashSays(flash []byte) func(*rec) (wire.Stamp, bool) {
 	}
 }
 
-var seeds = flag.Uint64("stamp.seeds", 20, "random worlds of each kind; 500 take half a minute of a core")
+var seeds = flag.Uint64("stamp.seeds", 12, "random worlds of each kind; 500 take half a minute of a core")
 
 // TestWhateverHappens: random polls, publishes on two lanes, resends, cuts,
 // restarts, power cuts, steps of the clock. In honest worlds the clock is right
