@@ -110,6 +110,10 @@ func (s *server) importPayload(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusRequestEntityTooLarge, "the payload cannot be read: "+err.Error(), "at most 1 MiB")
 	}
 	answer, err := s.opt.Import(r.Context(), p["topic"], payload)
+	var no interface{ Refused() }
+	if errors.As(err, &no) {
+		return refuse(http.StatusBadRequest, err.Error(), "this is for hubd import")
+	}
 	if err != nil {
 		return refuse(http.StatusServiceUnavailable, err.Error(), "nothing is lost; import it again when /readyz is well")
 	}

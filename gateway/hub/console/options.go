@@ -45,7 +45,7 @@ type Options struct {
 	Gateways func() []Gateway
 	Ledger   func(ctx context.Context, q LedgerQuery) ([]ledger.Row, error)
 	// Import stores a payload of a dead board's card, named by the topic it
-	// would have come on.
+	// would have come on. An error with a method Refused is the client's fault.
 	Import  func(ctx context.Context, topic string, payload []byte) (any, error)
 	Journal func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
 	Health  func() []Component

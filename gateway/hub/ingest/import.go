@@ -20,18 +20,19 @@ type Imported struct {
 // returns when all of it is durable, in the store or in quarantine, and in the
 // ledger. The sink does not see it, so it is history only and raises no alarm.
 // What is settled already is left as it is: importing twice changes nothing.
-// On error nothing is lost and the same payload may be imported again.
+// On error nothing is lost and the same payload may be imported again; an error
+// with a method Refused says that it would be refused again.
 func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Imported, error) {
 	t, err := wire.ParseTopic(topic)
 	if err != nil {
-		return Imported{}, fmt.Errorf("import: %w", err)
+		return Imported{}, refusedError{err}
 	}
 	if !c.owns(t.Site) {
-		return Imported{}, fmt.Errorf("import: site %q is none of this hub's; see sites in hub.yaml", t.Site)
+		return Imported{}, refusedError{fmt.Errorf("site %q is none of this hub's; see sites in hub.yaml", t.Site)}
 	}
 	p, err := wire.Decode(t, payload)
 	if err != nil {
-		return Imported{}, fmt.Errorf("import: %w", err)
+		return Imported{}, refusedError{err}
 	}
 	now := time.Now()
 	out := Imported{Records: len(p.Records)}
@@ -64,3 +65,12 @@ func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Im
 	})
 	return out, nil
 }
+
+// refusedError is about the payload, not about the store.
+type refusedError struct{ error }
+
+func (e refusedError) Error() string { return "import: " + e.error.Error() }
+func (e refusedError) Unwrap() error { return e.error }
+
+// Refused tells that trying again is of no use.
+func (refusedError) Refused() {}

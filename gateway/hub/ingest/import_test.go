@@ -63,11 +63,12 @@ func TestImport(t *testing.T) {
 		imp(7, 8, Imported{Records: 2, New: 1, Quarantined: 1})
 		imp(7, 8, Imported{Records: 2, Known: 2})
 
-		if _, err := r.Import(t.Context(), "luquan/v1/other/g/live", payload(t, 1, 1)); err == nil {
-			t.Error("a site of another hub was taken")
+		var no interface{ Refused() }
+		if _, err := r.Import(t.Context(), "luquan/v1/other/g/live", payload(t, 1, 1)); !errors.As(err, &no) {
+			t.Errorf("a site of another hub: %v", err)
 		}
-		if _, err := r.Import(t.Context(), topic, []byte("#luquan 1 nonsense\n")); err == nil {
-			t.Error("a broken payload was taken")
+		if _, err := r.Import(t.Context(), topic, []byte("#luquan 1 nonsense\n")); !errors.As(err, &no) {
+			t.Errorf("a broken payload: %v", err)
 		}
 		r.stop()
 	})

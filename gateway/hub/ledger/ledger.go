@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sort"
 	"sync"
 	"time"
 
@@ -338,47 +337,6 @@ func (l *Ledger) Committed(site, gateway string, now time.Time) (c wire.Committe
 		}
 	}
 	return c, true
-}
-
-// Gateways lists the boards in the book, sorted.
-func (l *Ledger) Gateways() []Gateway {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := make([]Gateway, 0, len(l.gates))
-	for g := range l.gates {
-		out = append(out, g)
-	}
-	sort.Slice(out, func(i, j int) bool {
-		if out[i].Site != out[j].Site {
-			return out[i].Site < out[j].Site
-		}
-		return out[i].Gateway < out[j].Gateway
-	})
-	return out
-}
-
-// Missing returns, by epoch, the seqs a board still holds by its own account
-// or has passed over, that have neither come nor been settled.
-func (l *Ledger) Missing(site, gateway string) map[uint64][][2]uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := map[uint64][][2]uint64{}
-	if g := l.gates[Gateway{site, gateway}]; g != nil {
-		for id, e := range g.epochs {
-			if m := e.missing(); len(m) > 0 {
-				out[id] = m
-			}
-		}
-	}
-	return out
-}
-
-func (e *epoch) missing() seqs.Set {
-	top := e.top
-	if e.ended {
-		top = e.last
-	}
-	return e.settled().Union(e.received).Holes(1, top)
 }
 
 func (l *Ledger) gate(gw Gateway) *gate {

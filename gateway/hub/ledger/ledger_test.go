@@ -136,12 +136,12 @@ func TestGapsAndEnds(t *testing.T) {
 		l.Receive("s", "g", reading(9, s), now)
 		l.Settle("s", "g", reading(9, s), false)
 	}
-	if m := l.Missing("s", "g"); !reflect.DeepEqual(m, map[uint64][][2]uint64{9: {{3, 5}, {7, 8}}}) {
+	if m := one(t, l, 9).MissingRanges; !reflect.DeepEqual(m, [][2]uint64{{3, 5}, {7, 8}}) {
 		t.Fatalf("missing %v", m)
 	}
 	gap := wire.Record{Epoch: 9, Seq: 10, Kind: wire.Gap, Gap: telemetry.Gap{LostEpoch: 9, First: 3, Last: 5, From: now, To: now, Reason: "buffer full"}}
 	l.Receive("s", "g", reading(9, 10), now)
-	if m := l.Missing("s", "g")[9]; len(m) != 2 {
+	if m := one(t, l, 9).MissingRanges; len(m) != 2 {
 		t.Fatalf("a gap record counts before it is stored: %v", m)
 	}
 	l.Settle("s", "g", gap, false)
@@ -179,7 +179,7 @@ func TestHolds(t *testing.T) {
 	if c, ok := committed(t, l, 12); !ok || c.Upto != 0 {
 		t.Fatalf("current epoch: %+v %v", c, ok)
 	}
-	if m := l.Missing("s", "g"); !reflect.DeepEqual(m, map[uint64][][2]uint64{9: {{102, 150}}}) {
+	if m := one(t, l, 9).MissingRanges; !reflect.DeepEqual(m, [][2]uint64{{102, 150}}) {
 		t.Fatalf("missing %v", m)
 	}
 	will := wire.State{Online: false, Epoch: 12, Holds: map[uint64][2]uint64{}}
