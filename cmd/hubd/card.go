@@ -84,10 +84,12 @@ const (
 func importCard(ctx context.Context, c *card, send func(ctx context.Context, topic string, payload []byte, records int) (ingest.Imported, error), progress func(read, of uint64)) (*importReport, error) {
 	report := &importReport{Dir: c.dir, Epochs: []epochReport{}, Findings: []string{}}
 	for _, f := range c.survey.Check() {
-		if f.Last > 0 {
+		switch {
+		case f.Last > 0: // what it says of a gap record is for a board that lives
 			report.Damaged += f.Last - f.First + 1
-		}
-		if !f.Harmless {
+			report.Findings = append(report.Findings, fmt.Sprintf("%s at %d: damaged: epoch %d, seq %d to %d cannot be read; the ledger keeps them as missing",
+				f.File, f.Offset, f.Epoch, f.First, f.Last))
+		case !f.Harmless:
 			report.Findings = append(report.Findings, fmt.Sprintf("%s at %d: %s", f.File, f.Offset, f.What))
 		}
 	}

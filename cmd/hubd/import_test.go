@@ -323,3 +323,52 @@ func TestLedgerRefusals(t *testing.T) {
 		t.Errorf("an empty folder: %v", err)
 	}
 }
+
+// TestImportDamagedCard: what can be read is stored, what cannot is named and
+// stays missing in the ledger.
+func TestImportDamagedCard(t *testing.T) {
+	began := time.Now().Add(-2 * time.Hour).Truncate(time.Hour)
+	dir, records := deadBoard(t, began)
+	segments, err := filepath.Glob(filepath.Join(dir, "seg-*.q"))
+	if err != nil || len(segments) < 2 {
+		t.Fatalf("%v, %v", segments, err)
+	}
+	f, err := os.OpenFile(segments[0], os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0x5a}, 4096), 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, config := tree(t, dir), centre(t, "")
+	out, err := run(t, "import", dir, "--config", config)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(out, filepath.Base(segments[0])+" at ") {
+		t.Errorf("the damage is not named:\n%s", out)
+	}
+	var r importReport
+	again, err := run(t, "import", dir, "--config", config, "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(again), &r)
+	}
+	if err != nil || r.Damaged == 0 || r.Known != r.Read || int(r.Read+r.Damaged) != records || len(r.Findings) == 0 {
+		t.Fatalf("%v: %+v of %d\n%s", err, r, records, out)
+	}
+	var rows []ledger.Row
+	book, err := run(t, "ledger", "--config", config, "--json", "--by", "site")
+	if err == nil {
+		err = json.Unmarshal([]byte(book), &rows)
+	}
+	if err != nil || len(rows) != 1 || rows[0].Stored != r.Read || rows[0].Missing != r.Damaged {
+		t.Errorf("%v: %s", err, book)
+	}
+	if tree(t, dir) != before {
+		t.Error("the card was changed")
+	}
+	t.Log("\n" + out)
+}
