@@ -67,8 +67,10 @@ func (k *Keeper) decide(bootID string, epoch, seq uint64, s wire.Stamp) (wire.St
 	if b != nil && b.Res == r.N && k.extend(b, info, c, seq, m) {
 		return k.apply(b, s), true // the clock was set back too often
 	}
-	if b != nil && b.Last > b.high {
-		b.Last = b.high // what it reserved was not needed
+	for _, x := range k.bases {
+		if x.Epoch == epoch && x.First <= seq && seq <= x.Last && x.high < seq {
+			x.Last = x.high // what it reserved was not needed, and would hold before a newer one
+		}
 	}
 	n := &basis{Epoch: epoch, First: seq, Last: seq, Off: r.Off, Code: c.code, Res: r.N, high: seq}
 	k.bases = append(k.bases, n)
