@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
@@ -164,6 +165,25 @@ func TestGapsAndEnds(t *testing.T) {
 		}
 		l.Close()
 		l = open(t, path)
+	}
+}
+
+// TestGapInQuarantine: a gap that the store refuses, because it is too old say, is
+// the board's word all the same; one that cannot be read is nobody's.
+func TestGapInQuarantine(t *testing.T) {
+	l := open(t, filepath.Join(t.TempDir(), "l.db"))
+	l.Settle("s", "g", reading(9, 1), false)
+	l.Settle("s", "g", reading(9, 8), false)
+	gap := wire.Record{Epoch: 9, Seq: 9, Kind: wire.Gap, Gap: telemetry.Gap{LostEpoch: 9, First: 2, Last: 4, From: now, To: now, Reason: "buffer full"}}
+	l.Settle("s", "g", gap, true)
+	gap.Seq, gap.Gap.First, gap.Gap.Last, gap.Err = 10, 5, 7, errors.New("garbled")
+	l.Settle("s", "g", gap, true)
+	if r := one(t, l, 9); r.Lost != 3 || r.Quarantined != 2 || r.Missing != 3 || r.Stored != 2 {
+		t.Fatalf("%+v", r)
+	}
+	mustSync(t, l)
+	if c, _ := committed(t, l, 9); c.Upto != 4 {
+		t.Fatalf("committed %+v", c)
 	}
 }
 
