@@ -18,7 +18,7 @@ import (
 const maxPause = 5 * time.Second
 
 // timeBeat is how often the hub tells its clock, docs/contract.md "MQTT".
-const timeBeat = 10 * time.Second
+const timeBeat = 30 * time.Second
 
 var errNotConnected = errors.New("the hub is not connected to its broker")
 

@@ -2,7 +2,7 @@ package stamp
 
 import "time"
 
-// The hub's beats come every 10 s.
+// The hub's beats come every 30 s.
 const (
 	beats    = 12          // are looked back at
 	outlier  = time.Second // from the estimate
