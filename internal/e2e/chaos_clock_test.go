@@ -42,10 +42,22 @@ func TestChaosBoardProcess(t *testing.T) {
 	os.Exit(daemon.Main(root, nil))
 }
 
-// boardCommand starts the board's process.
+// boardCommand starts the board's process. Its program is a copy that is a day
+// old: no clock before a program's build is believed.
 func (c *chaos) boardCommand() *server {
-	exe, err := os.Executable()
+	self, err := os.Executable()
 	if err != nil {
+		c.t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	exe, yesterday := filepath.Join(c.dir, "gatewayd"), time.Now().AddDate(0, 0, -1)
+	if err := os.WriteFile(exe, program, 0o755); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.Chtimes(exe, yesterday, yesterday); err != nil {
 		c.t.Fatal(err)
 	}
 	c.t.Setenv(chaosBoardEnv, c.dir)
@@ -101,7 +113,7 @@ type clockPeriod struct {
 func (c *chaos) setClock(change func(*clockSetting)) {
 	c.t.Helper()
 	var s clockSetting
-	now := time.Now()
+	before := time.Now()
 	if n := len(c.clocks); n > 0 {
 		s = c.clocks[n-1].clockSetting
 	}
@@ -115,10 +127,10 @@ func (c *chaos) setClock(change func(*clockSetting)) {
 	if err := os.Rename(tmp, filepath.Join(c.dir, clockFile)); err != nil {
 		c.t.Fatal(err)
 	}
-	if n := len(c.clocks); n > 0 {
-		c.clocks[n-1].until = now
+	if n := len(c.clocks); n > 0 { // a rename may take its time: both held meanwhile
+		c.clocks[n-1].until = time.Now()
 	}
-	c.clocks = append(c.clocks, clockPeriod{clockSetting: s, from: time.Now()})
+	c.clocks = append(c.clocks, clockPeriod{clockSetting: s, from: before})
 }
 
 // reboot gives the board a new boot: what its monotonic clock counts from. Half
