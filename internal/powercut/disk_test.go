@@ -19,17 +19,16 @@ const sector = 512
 // at a time (https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md,
 // fixed newstyle handshake, simple replies).
 type disk struct {
-	mu      sync.Mutex
-	stable  []byte       // what a power cut leaves
-	view    []byte       // what a reader sees
-	dirty   map[int]bool // sectors that differ
-	off     bool         // the power is cut: nothing reaches the drive
-	flushes int
-	written int64
+	mu       sync.Mutex
+	stable   []byte        // what a power cut leaves
+	view     []byte        // what a reader sees
+	dirty    map[int]bool  // sectors that differ
+	off      bool          // the power is cut: nothing reaches the drive
+	flushing chan struct{} // receives when a flush begins, of capacity one
 }
 
 func newDisk(image []byte) *disk {
-	return &disk{stable: image, view: slices.Clone(image), dirty: map[int]bool{}}
+	return &disk{stable: image, view: slices.Clone(image), dirty: map[int]bool{}, flushing: make(chan struct{}, 1)}
 }
 
 // powerOff is the instant from which nothing reaches the drive, the flush under
@@ -62,6 +61,10 @@ func (d *disk) powerOn(r *rand.Rand, p float64) (cached, lost int) {
 
 // flush takes as long as a card's does, so that a cut may find the cache full.
 func (d *disk) flush() {
+	select {
+	case d.flushing <- struct{}{}:
+	default:
+	}
 	time.Sleep(time.Duration(10+rand.IntN(30)) * time.Millisecond)
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -72,7 +75,6 @@ func (d *disk) flush() {
 		copy(d.stable[s*sector:(s+1)*sector], d.view[s*sector:])
 	}
 	clear(d.dirty)
-	d.flushes++
 }
 
 func (d *disk) write(b []byte, off int64) {
@@ -82,7 +84,6 @@ func (d *disk) write(b []byte, off int64) {
 		return
 	}
 	copy(d.view[off:], b)
-	d.written += int64(len(b))
 	for s := int(off) / sector; s*sector < int(off)+len(b); s++ {
 		d.dirty[s] = true
 	}

@@ -197,9 +197,10 @@ func cpio(w io.Writer, name string, mode int, data []byte) {
 }
 
 // boot runs the guest and calls line with what it says, without the mark,
-// until the power is cut by ending qemu: when cut's channel says so. The disk
-// then holds what the guest wrote, in its cache or not.
-func (m *machine) boot(t *testing.T, line func(words []string) (cut <-chan time.Time)) {
+// until the power is cut by ending qemu: when cut's channel says so, or at
+// inFlush's wish when the next flush after that is under way. The disk then
+// holds what the guest wrote, in its cache or not.
+func (m *machine) boot(t *testing.T, inFlush bool, line func(words []string) (cut <-chan time.Time)) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -227,16 +228,30 @@ func (m *machine) boot(t *testing.T, line func(words []string) (cut <-chan time.
 		}
 	}()
 	var cut <-chan time.Time
+	var flush <-chan struct{}
 	cutNow := false
+	powerOff := func() {
+		cut, flush, cutNow = nil, nil, true
+		m.disk.powerOff()
+		if err := q.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+	}
 	var other []string // what is not the guest's: the kernel's
 	for open := true; open; {
 		select {
 		case <-cut:
-			cut, cutNow = nil, true
-			m.disk.powerOff()
-			if err := q.Process.Kill(); err != nil {
-				t.Error(err)
+			if !inFlush || flush != nil {
+				powerOff()
+				break
 			}
+			select { // one of before
+			case <-m.disk.flushing:
+			default:
+			}
+			flush, cut = m.disk.flushing, time.After(5*time.Second)
+		case <-flush:
+			powerOff()
 		case s, ok := <-lines:
 			if open = ok; !ok {
 				break

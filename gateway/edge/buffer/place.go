@@ -324,15 +324,18 @@ func (q *Queue) missing(s *segment, b []byte) {
 }
 
 // whyMissing tells a commit that a power cut interrupted, of which some sectors
-// are there and some are not, from bytes that were on flash once: no commit
-// began after it, and it is the last of its epoch.
+// are there and some are not, from bytes that were on flash once.
 func (q *Queue) whyMissing(s *segment, m span) string {
-	torn := s.ep != q.cur.ep && s == s.ep.segs[len(s.ep.segs)-1] && len(s.times) > 0 && s.times[len(s.times)-1].seq <= m[0] &&
-		len(s.refs) > 0 && s.refs[len(s.refs)-1].seq > m[1]
-	if torn {
+	if s.ep != q.cur.ep && s == s.ep.segs[len(s.ep.segs)-1] && s.torn(m) {
 		return reasonCut
 	}
 	return reasonDamaged
+}
+
+// torn reports whether m is missing from the last commit in s: none began
+// after it, and some of it is there.
+func (s *segment) torn(m span) bool {
+	return len(s.times) > 0 && s.times[len(s.times)-1].seq <= m[0] && len(s.refs) > 0 && s.refs[len(s.refs)-1].seq > m[1]
 }
 
 // readFile returns the first size bytes of a file, fewer when it is shorter.

@@ -218,6 +218,8 @@ func (s *Survey) checkSegment(ep *epoch, g *segment) (out []Finding) {
 				What: "this header is damaged or of another use of the file; the other one serves, nothing is lost"})
 		}
 	}
+	c := *g // so that the content does not stay in RAM
+	c.parse(b)
 	// What no frame explains, and what is missing between the frames around it.
 	end, next := sector, g.base
 	stretch := func(to int, seq uint64) {
@@ -237,6 +239,9 @@ func (s *Survey) checkSegment(ep *epoch, g *segment) (out []Finding) {
 		case lost:
 			f.Epoch, f.First, f.Last = ep.id, next, seq-1
 			f.What = "damaged: these records are lost, and a gap record will say so when they are read"
+			if g == ep.segs[len(ep.segs)-1] && c.torn(span{next, seq - 1}) {
+				f.What = "missing from the last commit: these records are lost; most likely the power went while it was written, and it was never reported as done"
+			}
 		case from < to:
 			f.Harmless = true
 			f.What = "bytes of a commit that a power cut or a write error interrupted: nothing that was on flash is lost"
