@@ -195,6 +195,7 @@ func (c *Consumer) enqueue(t wire.Topic, h wire.Header, rs []wire.Record, receiv
 	c.stats.BadLines += bad
 	c.stats.Duplicates += dups
 	if dups > 0 {
+		c.resync = true // that they came again goes into the book, though no batch may follow
 		c.markCommit(g) // the board has not heard what is settled
 	}
 	for i, r := range rs {

@@ -146,3 +146,32 @@ func TestBookAfterKills(t *testing.T) {
 		})
 	}
 }
+
+// TestComeAgainIsKept: what only comes again is in the book after a kill too.
+func TestComeAgainIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.run()
+		r.send(1, 5)
+		pass(time.Second)
+		r.send(1, 5)
+		pass(time.Second)
+		rows, err := r.ledger.Account(t.Context(), ledger.Query{})
+		if err != nil || rows[0].Duplicates != 5 {
+			t.Errorf("%+v, %v", rows, err)
+		}
+		path := r.path
+		r.ledger.Close() // killed
+		again, err := ledger.Open(path, "hub-1/boot", nil)
+		if err != nil {
+			t.Error(err)
+		} else {
+			rows, err := again.Account(t.Context(), ledger.Query{})
+			if err != nil || rows[0].Duplicates != 5 || rows[0].Stored != 5 {
+				t.Errorf("after a kill: %+v, %v", rows, err)
+			}
+			again.Close()
+		}
+		r.stop()
+	})
+}

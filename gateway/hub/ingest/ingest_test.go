@@ -26,6 +26,7 @@ type rig struct {
 	*Consumer
 	t      *testing.T
 	ledger *ledger.Ledger
+	path   string // of its file
 	cancel context.CancelFunc
 	done   chan error
 
@@ -114,7 +115,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.ledger = l
+	r.ledger, r.path = l, filepath.Join(dir, "ledger.db")
 	cfg := Config{Hub: "hub-1", Sink: sink{r}, Store: store{r}, Ledger: l, Publisher: r, Quarantine: q}
 	if change != nil {
 		change(&cfg)

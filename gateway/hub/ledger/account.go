@@ -74,9 +74,9 @@ type Row struct {
 	// board has told what it has drawn.
 	KnownTo time.Time `json:"known_to,omitzero"`
 
-	// These are of rows of one epoch.
-	First         uint64      `json:"first,omitempty"` // least and largest seq
-	Last          uint64      `json:"last,omitempty"`
+	// These are of rows of one epoch; least and largest seq, 0 elsewhere and where there is none.
+	First         uint64      `json:"first"`
+	Last          uint64      `json:"last"`
 	Held          bool        `json:"held,omitempty"` // the board held it when it last connected
 	Ended         string      `json:"ended,omitempty"`
 	MissingRanges [][2]uint64 `json:"missing_ranges,omitempty"` // the first 100
