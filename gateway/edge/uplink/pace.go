@@ -73,9 +73,11 @@ func linkPace(now time.Time) pace {
 
 // hubPace is for the stretch from the broker, which acknowledges what the hub
 // has yet to get, to the hub's store, told by committed. Its time is not
-// measured but reckoned, so there is none to learn.
+// measured but reckoned, so there is none to learn. most keeps it under what a
+// hub lets one board have waiting for its store: the rest would be dropped, and
+// come again a minute later.
 func hubPace() pace {
-	return pace{window: 256 << 10, least: 128 << 10, most: 32 << 20, target: 250 * time.Millisecond, learn: time.Unix(1<<40, 0)}
+	return pace{window: 256 << 10, least: 128 << 10, most: 1280 << 10, target: 250 * time.Millisecond, learn: time.Unix(1<<40, 0)}
 }
 
 // ahead is a payload of the backlog that the hub has not settled.

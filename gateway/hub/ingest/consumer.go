@@ -200,7 +200,7 @@ func (c *Consumer) enqueue(t wire.Topic, h wire.Header, rs []wire.Record, receiv
 	}
 	for i, r := range rs {
 		size := int64(len(r.Line) + 400 + 64*len(r.Sample.Readings))
-		if c.stats.QueueBytes+size > c.cfg.QueueBytes || g.status.Queued+size > c.cfg.QueueBytes/4 {
+		if c.stats.QueueBytes+size > c.cfg.QueueBytes || g.status.Queued+size > c.cfg.QueueBytes/2 {
 			c.stats.Dropped += uint64(len(rs) - i)
 			rs = rs[i:]
 			c.signalQueue()

@@ -76,7 +76,7 @@ type Config struct {
 	Quarantine *Quarantine
 	Log        *slog.Logger // nil: silent
 
-	QueueBytes int64         // memory of the queue to the store; 0: 64 MiB. One gateway may take a quarter
+	QueueBytes int64         // memory of the queue to the store; 0: 64 MiB. One gateway may take half
 	BatchLines int           // of one write; 0: 1000
 	BatchWait  time.Duration // a line waits so long for others; 0: 200 ms
 	CommitGap  time.Duration // least time between two committed of a gateway; 0: 500 ms

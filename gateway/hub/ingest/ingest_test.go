@@ -282,7 +282,7 @@ func TestQueueFull(t *testing.T) {
 			r.send(s, s+4)
 		}
 		st := r.Stats()
-		if len(r.seen) != 100 || st.Dropped == 0 || st.QueueBytes > 40*600/4 {
+		if len(r.seen) != 100 || st.Dropped == 0 || st.QueueBytes > 40*600/2 {
 			t.Fatalf("%d seen, %+v", len(r.seen), st)
 		}
 		r.set(func() { r.fail = nil })
