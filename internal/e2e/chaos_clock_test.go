@@ -183,6 +183,9 @@ func (c *chaos) judgeClock(a account) (felt int) {
 		for n, rows := range list {
 			true_ := at[device][n]
 			r := rows[0]
+			if r.uint("bad_points") > 0 {
+				continue // the plant fell silent within the poll: stamped with the time-out
+			}
 			off := time.Unix(0, r.time).Sub(true_)
 			code := r.uint("clock")
 			codes[code]++
