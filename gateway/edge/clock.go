@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -41,9 +42,12 @@ func newSystemClock() systemClock {
 func (systemClock) Now() time.Time { return time.Now() }
 
 // SinceBoot is the monotonic clock that goes on in suspension, clock_gettime(2).
+// It and adjtimex(2) never block, and are called for every poll: they are made
+// without telling the scheduler, which wakes its monitor for each of the others.
 func (c systemClock) SinceBoot() time.Duration {
 	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+	_, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0)
+	if errno != 0 {
 		return time.Since(c.started)
 	}
 	return time.Duration(ts.Nano())
@@ -55,8 +59,8 @@ func (c systemClock) BootID() string { return c.boot }
 // Synchronised asks the kernel whether NTP or PTP keeps its clock, adjtimex(2).
 func (systemClock) Synchronised() bool {
 	var tx unix.Timex
-	state, err := unix.Adjtimex(&tx)
-	return err == nil && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
+	state, _, errno := unix.RawSyscall(unix.SYS_ADJTIMEX, uintptr(unsafe.Pointer(&tx)), 0, 0)
+	return errno == 0 && state != unix.TIME_ERROR && tx.Status&unix.STA_UNSYNC == 0
 }
 
 // RTC reads the battery clock, rtc(4); most small boards have none.
