@@ -226,7 +226,6 @@ func TestCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 		es := all(t, q)
-		es = all(t, q) // the first reading declares
 		for ep := range told {
 			named := gapsOf(es, ep)
 			if len(named) != len(told[ep]) {
