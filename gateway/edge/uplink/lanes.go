@@ -104,9 +104,8 @@ func (s *session) backfill(now time.Time) time.Duration {
 			s.backlog = s.backlog[1:]
 			continue
 		}
-		size := s.send(now, wire.Backfill, p, true)
-		s.tokens -= float64(size)
-		s.goesAhead(now, p.span, size)
+		s.backAt = now
+		s.tokens -= float64(s.send(now, wire.Backfill, p, true))
 		if b.first = p.span.last + 1; b.len() == 0 {
 			s.backlog = s.backlog[1:]
 		}

@@ -80,7 +80,8 @@ func hubPace() pace {
 	return pace{window: 256 << 10, least: 128 << 10, most: 1280 << 10, target: 250 * time.Millisecond, learn: time.Unix(1<<40, 0)}
 }
 
-// ahead is a payload of the backlog that the hub has not settled.
+// ahead is a payload of the backlog that the broker has acknowledged, at a
+// time, and the hub has not settled.
 type ahead struct {
 	span
 	bytes int
@@ -99,7 +100,7 @@ func (s *session) resize(n int, waited time.Duration) {
 	}
 }
 
-// goesAhead notes a payload of the backlog that was just published.
+// goesAhead notes a payload of the backlog that the broker has.
 func (s *session) goesAhead(now time.Time, x span, bytes int) {
 	if s.u.cfg.Commit != CommitHub {
 		return
@@ -114,14 +115,13 @@ func (s *session) goesAhead(now time.Time, x span, bytes int) {
 
 // hubKeepsUp reports whether the hub may get more of the backlog.
 func (s *session) hubKeepsUp(now time.Time) bool {
-	n := len(s.ahead)
-	if n == 0 || s.hubPace.room(now) {
+	if len(s.ahead) == 0 || s.hubPace.room(now) {
 		return true
 	}
 	if s.u.hub == "" { // one that is there speaks when it hears our state
 		return now.Sub(s.begun) > firstWord
 	}
-	return now.Sub(s.ahead[0].at) > slowHub+s.u.cfg.Linger && now.Sub(s.ahead[n-1].at) >= tick
+	return now.Sub(s.ahead[0].at) > slowHub+s.u.cfg.Linger && now.Sub(s.backAt) >= tick
 }
 
 // paced takes from ahead what the hub's word settles. A hub stores in the order

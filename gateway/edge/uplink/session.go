@@ -41,7 +41,7 @@ type session struct {
 	linkPace pace      // of the backlog to the broker
 	hubPace  pace      // and to the hub's store
 	backPack int       // bytes a payload of the backlog is filled to
-	ahead    []ahead   // of the backlog, what the hub has not settled, in the order of publishing
+	ahead    []ahead   // of the backlog, what the broker has and the hub has not settled, in the order of publishing
 	saidAt   time.Time // when committed last came
 	begun    time.Time
 	tokens   float64 // bytes the backlog may send
@@ -54,6 +54,7 @@ type session struct {
 	backlog  []span // to be published on backfill
 	readAt   time.Time
 	liveAt   time.Time    // of the last live payload
+	backAt   time.Time    // of the last payload of the backlog
 	unfilled uint64       // the records to here are known not to fill a payload
 	timeless bool         // what live would send next waits for its stamp
 	trip     atomic.Int64 // the shortest publish to PUBACK, ns; 0: none yet
@@ -325,6 +326,7 @@ func (s *session) acknowledged() error {
 		if waited := s.linkPace.took(took); f.back > 0 {
 			s.linkPace.done(f.back, waited)
 			s.resize(f.back, waited)
+			s.goesAhead(time.Now(), f.span, f.back)
 		}
 		if f.span.len() > 0 {
 			s.puback(f.span)
