@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,8 +19,11 @@ type chaosFault struct {
 	injected, effective int
 }
 
-// clockStep is the fault whose effect only the stamps can tell, at the end.
-const clockStep = "clock step"
+const (
+	boardFull = "board's disk full"
+	// clockStep is the fault whose effect only the stamps can tell, at the end.
+	clockStep = "clock step"
+)
 
 func chaosFaults(c *chaos) []*chaosFault {
 	faults := []*chaosFault{
@@ -33,7 +37,7 @@ func chaosFaults(c *chaos) []*chaosFault {
 		{name: clockStep, inject: (*chaos).stepClock},
 	}
 	if c.boardDisk.mounted {
-		faults = append(faults, &chaosFault{name: "board's disk full", inject: (*chaos).fillBoard})
+		faults = append(faults, &chaosFault{name: boardFull, inject: (*chaos).fillBoard})
 	}
 	if c.hubDisk.mounted {
 		faults = append(faults, &chaosFault{name: "hub's disk full", inject: (*chaos).fillHub})
@@ -115,7 +119,6 @@ func (c *chaos) cut(l *chaosLink) (func(), func() bool) {
 func (c *chaos) fillBoard() (func(), func() bool) {
 	was := len(lostFull.FindAllString(c.board.log.String(), -1))
 	felt := func() bool { return len(lostFull.FindAllString(c.board.log.String(), -1)) > was }
-	c.calm() // else the losses of this fault are those of the rounds before
 	c.boardLink.set(linkReset, true)
 	c.wait(0, 3*time.Second)
 	full, err := c.boardDisk.fill()
@@ -185,12 +188,13 @@ func (d *deck) draw() *chaosFault {
 // order and gives everything a moment.
 func (c *chaos) round(n int, d *deck) {
 	faults := []*chaosFault{d.draw()}
-	if n <= len(d.faults) { // first each alone, on a line that works
-		c.calm()
-	} else if c.rng.IntN(3) == 0 {
+	if n > len(d.faults) && c.rng.IntN(3) == 0 { // first each alone
 		if f := d.draw(); f != faults[0] {
 			faults = append(faults, f)
 		}
+	}
+	if n <= len(d.faults) || slices.ContainsFunc(faults, func(f *chaosFault) bool { return f.name == boardFull }) {
+		c.calm() // else what this fault does is that of the rounds before
 	}
 	type broken struct {
 		f    *chaosFault

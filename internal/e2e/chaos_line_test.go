@@ -95,11 +95,7 @@ func newChaos(t *testing.T, rng *rand.Rand) *chaos {
 	c.hub = newServer(t, filepath.Join(c.dir, "hubd"), "run", "--config", filepath.Join(c.dir, "hub.yaml"))
 	c.setClock(func(s *clockSetting) { s.Boot, s.Began, s.Synced = "first-chaos", sinceBoot(), true })
 	c.board = c.boardCommand()
-	t.Cleanup(func() {
-		if t.Failed() {
-			c.keepLogs()
-		}
-	})
+	t.Cleanup(c.keepLogs)
 	return c
 }
 

@@ -10,7 +10,7 @@ import (
 var (
 	chaosRounds = flag.Int("chaos.rounds", 4, "rounds of faults in TestChaos; with ten or more every kind comes")
 	chaosSeed   = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0 draws one")
-	chaosLogs   = flag.String("chaos.logs", "", "a folder for the logs of the processes when TestChaos fails")
+	chaosLogs   = flag.String("chaos.logs", "", "a folder for the logs of the processes of TestChaos")
 )
 
 // TestChaos is the project's first promise: a reading reaches InfluxDB exactly
