@@ -207,9 +207,10 @@ func (s *sender) Send(adu []byte) ([]byte, error) {
 	return frame, nil
 }
 
-// transact runs one exchange, opening the link if need be. An old connection
-// that breaks before a byte of the answer has come (the peer closed it while
-// idle, the adapter was replugged) is reopened and asked once more.
+// transact runs one exchange, opening the link if need be. Where an old
+// connection breaks before a byte of the answer has come (the peer closed it
+// while idle, the adapter was replugged), or any before the request was sent or
+// over an answer to another, it is reopened and asked once more.
 func (b *Bus) transact(ctx context.Context, x *exchange) ([]byte, *Error) {
 	for again := false; ; again = true {
 		if ctx.Err() != nil {
@@ -223,14 +224,18 @@ func (b *Bus) transact(ctx context.Context, x *exchange) ([]byte, *Error) {
 			return nil, &Error{Kind: NotConnected, Err: err}
 		}
 		frame, e := b.framing.exchange(ctx, conn.stream, x)
-		if e == nil || e.Kind == Refused {
+		switch {
+		case e == nil:
 			b.link.proved(conn)
-			return frame, e
+			return frame, nil
+		case !e.lost:
+			if e.Kind != Canceled { // silence proves it too: the peer held it open
+				b.link.proved(conn)
+			}
+			return nil, e
 		}
-		old := conn.used.Load()
-		if e.lost {
-			b.link.drop(conn, e.Err)
-		}
+		old := conn.used.Load() || x.start.IsZero() || errors.Is(e.Err, errUnframed)
+		b.link.drop(conn, e)
 		if !e.dead || !old || again {
 			return nil, e
 		}

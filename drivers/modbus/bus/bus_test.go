@@ -276,8 +276,8 @@ func TestLostMidAnswer(t *testing.T) {
 
 // TestHalfOpen: a peer that went away without a word is dialled anew.
 func TestHalfOpen(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, "tcp", false)
+	each(t, []string{"tcp", "rtutcp"}, func(t *testing.T, mode string) {
+		r := newRig(t, mode, false)
 		silent := true
 		r.slave.Script = func(_ int, _, ans []byte) []drivertest.Step {
 			if silent {
@@ -286,7 +286,10 @@ func TestHalfOpen(t *testing.T) {
 			return []drivertest.Step{{Bytes: ans}}
 		}
 		u := r.Reader(1, Timing{Response: limit})
-		for range silentLimit {
+		for i := range silentLimit {
+			if i > 0 && mode == "rtutcp" {
+				time.Sleep(reckoned(limit))
+			}
 			_, err := u.ReadHoldingRegisters(context.Background(), 1, 1)
 			wantKind(t, err, NoReply)
 		}

@@ -43,7 +43,7 @@ type link struct {
 	mu       sync.Mutex // guards everything below; never held while opening
 	conn     *connection
 	closed   bool
-	failures int // attempts since the last answer
+	failures int // attempts since the other end was last there
 	retryAt  time.Time
 	last     error // why the last attempt failed
 }
@@ -51,7 +51,7 @@ type link struct {
 // connection is an open stream.
 type connection struct {
 	stream
-	used atomic.Bool // an answer has come over it
+	used atomic.Bool // a transaction over it has ended, answered or not, without losing it
 }
 
 // failer is a stream that notices by itself that it was lost.
@@ -98,7 +98,7 @@ func (l *link) current() (*connection, error) {
 		if !ok || f.failed() == nil {
 			return l.conn, nil
 		}
-		l.discard(f.failed())
+		l.discard(f.failed(), errors.Is(f.failed(), errUnframed))
 	}
 	if now := time.Now(); now.Before(l.retryAt) {
 		return nil, fmt.Errorf("%w (next attempt in %v)", l.last, l.retryAt.Sub(now).Round(10*time.Millisecond))
@@ -106,7 +106,7 @@ func (l *link) current() (*connection, error) {
 	return nil, nil
 }
 
-// proved notes that an answer came: the link is sound.
+// proved notes that the connection outlived a transaction: the other end is there.
 func (l *link) proved(c *connection) {
 	c.used.Store(true)
 	l.mu.Lock()
@@ -115,22 +115,26 @@ func (l *link) proved(c *connection) {
 }
 
 // drop closes the stream, unless that was done already.
-func (l *link) drop(c *connection, why error) {
+func (l *link) drop(c *connection, e *Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.conn == c {
-		l.discard(why)
+		l.discard(e.Err, e.Kind != NotConnected)
 	}
 }
 
 // discard closes the stream. One that had worked may be reopened at once, and
-// so may one that did not, the first time; then it is backed off from.
-func (l *link) discard(why error) {
-	used := l.conn.used.Load()
+// so may one that did not, the first time; then it is backed off from. One that
+// we gave up, over what came or over silence, says nothing against the other
+// end: to back off from it would make its other units not connected too.
+func (l *link) discard(why error, ours bool) {
+	if ours || l.conn.used.Load() {
+		l.failures = 0
+	}
 	l.conn.Close() // its error adds nothing: the stream is lost already
 	l.conn = nil
 	l.fail(why)
-	if used || l.failures == 1 {
+	if l.failures == 1 {
 		l.retryAt = time.Time{}
 	}
 }
@@ -161,13 +165,16 @@ func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 // lostError describes a stream that broke.
 func lostError(what string, err error, answered bool) *Error {
+	kind := NotConnected
 	switch {
+	case errors.Is(err, errUnframed):
+		kind = Garbled
 	case errors.Is(err, io.EOF):
 		err = errors.New("the other end hung up")
 	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV):
 		err = fmt.Errorf("the port is gone: %w", err)
 	}
-	return &Error{Kind: NotConnected, Err: fmt.Errorf("%s: %w", what, err), lost: true, dead: !answered}
+	return &Error{Kind: kind, Err: fmt.Errorf("%s: %w", what, err), lost: true, dead: !answered}
 }
 
 // sleepUntil waits for t or the context; it reports whether t was reached.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strconv"
@@ -185,7 +186,7 @@ func (s socket) flush(b []byte) (dropped int, err error) {
 			if err == syscall.EAGAIN {
 				err = nil
 			} else if n == 0 && err == nil {
-				err = net.ErrClosed
+				err = io.EOF
 			}
 			return true
 		}

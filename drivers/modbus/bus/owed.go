@@ -43,6 +43,9 @@ const (
 	mostDebts     = 16
 )
 
+// reckoned is how long an answer is reckoned with after its request was given up.
+func reckoned(response time.Duration) time.Duration { return max(patience*response, leastPatience) }
+
 // debts are what one unit owes, oldest first.
 type debts []debt
 
@@ -85,7 +88,7 @@ func (d *debts) add(f form, now time.Time, response time.Duration) {
 	if len(*d) == mostDebts {
 		*d = (*d)[1:]
 	}
-	*d = append(*d, debt{f, now.Add(max(patience*response, leastPatience))})
+	*d = append(*d, debt{f, now.Add(reckoned(response))})
 }
 
 // probe is the request that settles what the unit of r owes: it begins where r

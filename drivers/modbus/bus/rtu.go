@@ -63,6 +63,11 @@ type rtu struct {
 
 	busy  time.Time // the line was last seen or made busy then
 	dirty bool      // after an error: the line must fall silent first
+	// silent counts response limits in a row without a byte, since the time
+	// beside it. Over TCP, when it is silentLimit and no answer is reckoned with
+	// any more, the connection is taken for half open.
+	silent int
+	since  time.Time
 	// late[unit] is until when an answer to a failed request may still come.
 	late [256]time.Time
 	// rest[unit] is when that unit's last transaction ended, for Timing.Pause.
@@ -80,7 +85,7 @@ type rtu struct {
 
 // attach forgets what a lost stream left behind; late answers stay possible.
 func (r *rtu) attach(c stream) stream {
-	r.busy, r.dirty = time.Now(), false
+	r.busy, r.dirty, r.silent = time.Now(), false, 0
 	if r.past {
 		r.past, r.opened = false, r.busy
 	}
@@ -153,8 +158,20 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 		if limit.After(x.end) {
 			r.late[x.unit] = limit
 		}
+		switch {
+		case len(x.received) > 0:
+			r.silent = 0
+		case err.Kind == NoReply && r.char == 0 && ctx.Err() == nil:
+			if r.silent++; r.silent == 1 {
+				r.since = x.end
+			}
+			if r.silent >= silentLimit && x.end.Sub(r.since) >= reckoned(x.timing.Response) {
+				err.lost = true
+			}
+		}
 		return nil, err
 	}
+	r.silent = 0
 	r.dirty, r.late[x.unit] = false, time.Time{}
 	return frame, nil
 }
@@ -255,6 +272,7 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 	if err := r.outwait(ctx, c, x); err != nil {
 		return err
 	}
+	most := time.Now().Add(x.timing.Response + slack)
 	for {
 		if !hold(ctx, c, r.busy.Add(r.gap)) {
 			return ctxError(ctx)
@@ -269,8 +287,8 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 		}
 		r.trace.count(func(c *Counters) { c.Stray += uint64(n) })
 		r.busy = time.Now()
-		if d, ok := ctx.Deadline(); ok && r.busy.After(d) {
-			return garbled("the line does not fall silent")
+		if d, ok := ctx.Deadline(); r.busy.After(most) || ok && r.busy.After(d) {
+			return errBabble()
 		}
 	}
 }
@@ -282,12 +300,23 @@ func (r *rtu) settle(ctx context.Context, c stream, x *exchange) *Error {
 // would stay silent to us; so one follows only where such an answer came.
 func foretime(t Timing) time.Duration { return t.Response + time.Second }
 
+// errBabble is a line on which something does not stop sending: a stuck driver,
+// another master, the wrong speed. It is waited for one response limit.
+func errBabble() *Error { return garbled("the line does not fall silent, nothing could be asked") }
+
 // outwait reads and drops until the line has been silent after an error, and
 // until the late answer of this unit has come or can no longer be expected.
 func (r *rtu) outwait(ctx context.Context, c stream, x *exchange) *Error {
 	b := r.buf[:0]
 	defer func() { r.trace.count(func(c *Counters) { c.Stray += uint64(len(b)) }) }()
 	unit, fore := x.unit, r.opened.Add(foretime(x.timing))
+	most := time.Now() // after it, a line that does not fall silent is not waited for
+	for _, t := range []time.Time{r.late[unit], fore} {
+		if t.After(most) {
+			most = t
+		}
+	}
+	most = most.Add(x.timing.Response + slack)
 	for {
 		until := r.late[unit]
 		if fore.After(until) {
@@ -301,6 +330,8 @@ func (r *rtu) outwait(ctx context.Context, c stream, x *exchange) *Error {
 		} else if !until.After(time.Now()) {
 			r.dirty, r.late[unit] = false, time.Time{}
 			return nil
+		} else if time.Now().After(most) {
+			return errBabble()
 		}
 		n, err := readUntil(ctx, c, b[len(b):cap(b)], until)
 		if err != nil {
