@@ -47,7 +47,7 @@ func Start(addr string, log *slog.Logger) (*Broker, error) {
 	// hundred boards come back together.
 	caps.MaximumClientWritesPending = 1 << 14
 	caps.MaximumInflight = math.MaxUint16
-	caps.MaximumPacketSize = 2 << 20 // a payload is at most 1 MiB
+	caps.MaximumPacketSize = 17 << 20 // a payload is at most 1 MiB, a meta document 16
 	server := mqtt.New(&mqtt.Options{Capabilities: caps, Logger: quiet(log)})
 	if err := server.AddHook(new(auth.AllowHook), nil); err != nil {
 		return nil, fmt.Errorf("mqtt: set up access rules: %w", err)

@@ -190,3 +190,22 @@ func TestRetainRules(t *testing.T) {
 		t.Errorf("%d more retained messages; a/x was cleared", n)
 	}
 }
+
+// TestCarriesALargeMeta: a board of 10,000 labelled points describes itself in
+// some MB, and could otherwise never stay connected.
+func TestCarriesALargeMeta(t *testing.T) {
+	b, err := Start("127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close(t.Context())
+	c := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + b.Addr()).SetClientID("board").SetAutoReconnect(false))
+	if tok := c.Connect(); tok.Wait() && tok.Error() != nil {
+		t.Fatal(tok.Error())
+	}
+	defer c.Disconnect(100)
+	tok := c.Publish("luquan/v1/s/g/meta/00000000", 1, true, make([]byte, 16<<20))
+	if !tok.WaitTimeout(10*time.Second) || tok.Error() != nil || !c.IsConnected() {
+		t.Errorf("a document of 16 MiB: connected %v, error %v", c.IsConnected(), tok.Error())
+	}
+}
