@@ -18,7 +18,7 @@ var (
 //
 //	go test -run TestChaos -v -timeout 30m ./internal/e2e -chaos.rounds=60 -chaos.seed=5
 //
-// 60 rounds take about eight minutes, -chaos.rounds=500 about an hour. A plant
+// 60 rounds take about eight minutes, -chaos.rounds=500 an hour (-timeout 2h). A plant
 // gives each complete read of its registers a serial number and writes down
 // when; gatewayd, hubd, mosquitto and influxd are the real ones, each a process
 // of its own. Faults come in rounds, first each kind alone, then at random and
