@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	mrand "math/rand/v2"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
@@ -38,16 +40,18 @@ type Options struct {
 // Gateway is the assembled board: New acquires everything, Run works until its
 // context ends and gives everything back.
 type Gateway struct {
-	cfg    Config
-	log    *slog.Logger
-	buses  []drivers.Bus
-	queue  *buffer.Queue
-	metas  metaStore
-	poller *poll.Poller
-	uplink *uplink.Uplink
-	clock  Clock
-	stamps *stamp.Keeper
-	tags   map[string][]telemetry.Tag // by device
+	cfg   Config
+	log   *slog.Logger
+	buses []drivers.Bus
+	queue *buffer.Queue
+	metas metaStore
+	// keepMeta puts this configuration's description on flash; nil when it is there.
+	keepMeta func() error
+	poller   *poll.Poller
+	uplink   *uplink.Uplink
+	clock    Clock
+	stamps   *stamp.Keeper
+	tags     map[string][]telemetry.Tag // by device
 
 	unkept  atomic.Uint64 // readings that the queue or the wire format refused
 	closers []func() error
@@ -85,7 +89,7 @@ func New(cfg Config, opt Options) (_ *Gateway, err error) {
 		return nil, err
 	}
 	g.poller = poll.New(g.buses, sampleSink{g}, g.log)
-	return g, g.openUplink(opt, tlsConfig, cfgHash)
+	return g, g.openUplink(opt, tlsConfig, doc, cfgHash)
 }
 
 // openBuses is the list of drivers: a bus of each kind is opened by its own.
@@ -120,11 +124,18 @@ func (g *Gateway) describe() (doc []byte, cfg string, err error) {
 }
 
 func (g *Gateway) openQueue(doc []byte, cfg string) (err error) {
-	if g.metas, err = openMetaStore(filepath.Join(g.cfg.Buffer.Dir, "meta")); err != nil {
-		return err
+	// A card that is full or read-only must not keep the plant from being read: only what is surely a mistake is refused.
+	g.metas = metaStore{filepath.Join(g.cfg.Buffer.Dir, "meta")}
+	for _, dir := range []string{g.cfg.Buffer.Dir, g.metas.dir} {
+		if err := os.MkdirAll(dir, 0o750); err != nil && (dir == g.cfg.Buffer.Dir || errors.Is(err, fs.ErrPermission)) {
+			return fmt.Errorf("buffer.dir: %w; name a folder that this user may write to", err)
+		}
 	}
-	if err := g.metas.Put(cfg, doc); err != nil {
-		return err
+	g.keepMeta = func() error { return g.metas.Put(cfg, doc) }
+	if err := g.keepMeta(); err != nil {
+		g.log.Error("this configuration's description is not on flash; tried again every minute", "cfg", cfg, "error", err)
+	} else {
+		g.keepMeta = nil
 	}
 	if err := g.openStamps(); err != nil {
 		return err
@@ -144,10 +155,8 @@ func (g *Gateway) openQueue(doc []byte, cfg string) (err error) {
 
 // openStamps opens what decides the records' stamps.
 func (g *Gateway) openStamps() error {
-	file, err := stamp.OpenFile(filepath.Join(g.cfg.Buffer.Dir, "time"))
-	if err != nil {
-		return fmt.Errorf("buffer.dir: %w", err)
-	}
+	file := stamp.OpenFile(filepath.Join(g.cfg.Buffer.Dir, "time"))
+	var err error
 	g.stamps, err = stamp.New(stamp.Config{
 		Clock: g.clock, File: file, Trust: g.cfg.Clock.Trust, Hold: g.cfg.Clock.Hold, Build: buildTime(), Logger: g.log,
 	})
@@ -189,11 +198,12 @@ func (g *Gateway) held() (first map[uint64]uint64, boots []string) {
 	return first, boots
 }
 
-func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, cfg string) (err error) {
+func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, doc []byte, cfg string) (err error) {
 	metas, err := g.metas.All()
 	if err != nil {
-		return err
+		g.log.Error("descriptions of earlier configurations are not readable; their records are sent without", "error", err)
 	}
+	metas[cfg] = doc // whether flash took it or not
 	g.uplink, err = uplink.New(queueAdapter{g.queue}, uplink.Config{
 		Site: g.cfg.Site, Gateway: g.cfg.Gateway, Boot: g.clock.BootID(), Cfg: cfg, Version: opt.Version,
 		Meta: metas,
@@ -269,6 +279,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 		defer close(watched)
 		g.stamps.Run(after, g.held)
 	}()
+	described := make(chan struct{})
+	go func() {
+		defer close(described)
+		g.describeLater(after)
+	}()
 	err := g.poller.Run(ctx)
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -276,7 +291,25 @@ func (g *Gateway) Run(ctx context.Context) error {
 	stop()
 	lost := <-linked
 	<-watched
+	<-described
 	return errors.Join(err, lost, g.close())
+}
+
+// describeLater puts on flash what a full or failing card refused at the start.
+func (g *Gateway) describeLater(ctx context.Context) {
+	t := time.NewTicker(time.Minute)
+	defer t.Stop()
+	for g.keepMeta != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		if g.keepMeta() == nil {
+			g.log.Info("this configuration's description is on flash")
+			g.keepMeta = nil
+		}
+	}
 }
 
 // sampleSink puts what was polled into the queue.

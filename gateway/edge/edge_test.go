@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -109,4 +110,46 @@ func TestKeepsWithoutBroker(t *testing.T) {
 	if err != nil || len(entries) != 1 {
 		t.Errorf("meta documents: %v, %v; want the one of this configuration", entries, err)
 	}
+}
+
+// TestStartsOnCardThatRefuses: descriptions and stamps that cannot be written
+// do not keep a board from reading the plant.
+func TestStartsOnCardThatRefuses(t *testing.T) {
+	cfg, err := Parse(filepath.Join(t.TempDir(), "g.yaml"), []byte(good))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(cfg.Buffer.Dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	meta := filepath.Join(cfg.Buffer.Dir, "meta")
+	for _, inTheWay := range []string{meta, filepath.Join(cfg.Buffer.Dir, "time")} {
+		if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		g, err := New(cfg, Options{Drain: time.Millisecond})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		done := make(chan struct{})
+		go func() { defer close(done); g.describeLater(ctx) }()
+		time.Sleep(3 * time.Minute)
+		select {
+		case <-done:
+			t.Error("a description that could not be kept counts as kept")
+		default:
+		}
+		if err := os.Remove(meta); err != nil {
+			t.Error(err)
+		}
+		<-done // at the next try
+		if docs, err := g.metas.All(); len(docs) != 1 || err != nil {
+			t.Errorf("%d descriptions on flash, %v; want the one of this configuration", len(docs), err)
+		}
+	})
 }

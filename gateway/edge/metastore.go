@@ -16,15 +16,11 @@ type metaStore struct{ dir string }
 
 var cfgFile = regexp.MustCompile(`^([0-9a-f]{8})\.json$`)
 
-func openMetaStore(dir string) (metaStore, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return metaStore{}, fmt.Errorf("buffer.dir: %w; name a folder that this user may write to", err)
-	}
-	return metaStore{dir}, nil
-}
-
 // Put keeps doc under cfg, durably, unless it is there already.
 func (m metaStore) Put(cfg string, doc []byte) error {
+	if err := os.MkdirAll(m.dir, 0o750); err != nil {
+		return fmt.Errorf("keep meta document %s: %w", cfg, err)
+	}
 	path := filepath.Join(m.dir, cfg+".json")
 	if old, err := os.ReadFile(path); err == nil && string(old) == string(doc) {
 		return nil
@@ -38,13 +34,18 @@ func (m metaStore) Put(cfg string, doc []byte) error {
 	return syncDir(m.dir)
 }
 
-// All returns every document by its cfg.
-func (m metaStore) All() (map[string][]byte, error) {
+// All returns every document that can be read, by its cfg, with an error for
+// the others: records without their document are sent all the same.
+func (m metaStore) All() (docs map[string][]byte, err error) {
+	docs = map[string][]byte{}
 	entries, err := os.ReadDir(m.dir)
-	if err != nil {
-		return nil, fmt.Errorf("list meta documents: %w", err)
+	if errors.Is(err, fs.ErrNotExist) {
+		return docs, nil
 	}
-	docs := map[string][]byte{}
+	if err != nil {
+		return docs, fmt.Errorf("list meta documents: %w", err)
+	}
+	var errs []error
 	for _, e := range entries {
 		name := cfgFile.FindStringSubmatch(e.Name())
 		if name == nil {
@@ -52,11 +53,12 @@ func (m metaStore) All() (map[string][]byte, error) {
 		}
 		doc, err := os.ReadFile(filepath.Join(m.dir, e.Name()))
 		if err != nil {
-			return nil, fmt.Errorf("read meta document: %w", err)
+			errs = append(errs, fmt.Errorf("read meta document: %w", err))
+			continue
 		}
 		docs[name[1]] = doc
 	}
-	return docs, nil
+	return docs, errors.Join(errs...)
 }
 
 // Remove deletes the document of cfg; it may be gone already.

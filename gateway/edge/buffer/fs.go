@@ -52,7 +52,11 @@ func (osFS) Lock(dir string) (io.Closer, error) {
 		_ = d.Sync() // not every file system can; the segments' own syncs still tell the truth
 		_ = d.Close()
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
+	name := filepath.Join(dir, "lock")
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o640)
+	if errors.Is(err, syscall.EROFS) { // a lock needs no write
+		f, err = os.Open(name)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +86,11 @@ func (osFS) List(dir string) ([]string, error) {
 
 func (osFS) Open(name string) (File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if errors.Is(err, syscall.EROFS) { // a dying card: what it holds can still be read and sent
+		if f, err = os.Open(name); err == nil {
+			return readOnlyFile{osFile{f}}, nil
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,4 +131,12 @@ func (f osFile) Size() (int64, error) {
 		return 0, err
 	}
 	return st.Size(), nil
+}
+
+// readOnlyFile is a file on a file system that the kernel made read-only.
+type readOnlyFile struct{ osFile }
+
+// WriteAt refuses in the kernel's words.
+func (f readOnlyFile) WriteAt([]byte, int64) (int, error) {
+	return 0, fmt.Errorf("write %s: %w", f.Name(), syscall.EROFS)
 }

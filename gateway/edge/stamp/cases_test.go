@@ -464,10 +464,7 @@ func TestOpenFile(t *testing.T) {
 		func() { _ = os.WriteFile(filepath.Join(dir, fileName), []byte("short"), 0o640) },
 	} {
 		before()
-		f, err := OpenFile(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
+		f := OpenFile(dir)
 		d, serial, damaged := load(f)
 		if damaged || i == 1 && (serial != 1 || len(d.Boots) != 1) || i != 1 && serial != 0 {
 			t.Errorf("opening %d: serial %d, damaged %v, %+v", i, serial, damaged, d)
@@ -485,6 +482,40 @@ func TestOpenFile(t *testing.T) {
 	}
 	if aside, _ := filepath.Glob(filepath.Join(dir, "*.aside.*")); len(aside) != 1 {
 		t.Errorf("set aside: %v", aside)
+	}
+}
+
+// TestOpenFileRefused: a card that is full or refuses does not keep the board
+// from starting, and is written to when it takes writes again.
+func TestOpenFileRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "time")
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // in the way of the folder
+		t.Fatal(err)
+	}
+	f := OpenFile(dir)
+	if _, serial, damaged := load(f); serial != 0 {
+		t.Errorf("serial %d, damaged %v of a file that is not there", serial, damaged)
+	}
+	slot, err := (&document{Boots: []*boot{{ID: "b"}}}).encode(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(slot, slotSize); err == nil {
+		t.Error("a write that cannot be was taken")
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(slot, slotSize); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		t.Error(err)
+	}
+	f = OpenFile(dir)
+	defer f.Close()
+	if d, serial, damaged := load(f); serial != 1 || len(d.Boots) != 1 || damaged {
+		t.Errorf("serial %d, damaged %v, %+v", serial, damaged, d)
 	}
 }
 

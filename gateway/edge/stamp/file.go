@@ -155,10 +155,80 @@ func load(f File) (d document, serial uint64, damaged bool) {
 	return d, serial, damaged && serial == 0
 }
 
-// OpenFile opens the file of the bases in dir, making both if need be.
-func OpenFile(dir string) (File, error) {
+// cardFile is the file of the bases on a card that may refuse to make it or to
+// write to it: then it is read as far as can be, and each write tries anew.
+type cardFile struct {
+	dir    string
+	f      *os.File // nil: none can be opened
+	writes bool
+}
+
+// OpenFile opens the file of the bases in dir, making both if need be. A card
+// that is full or read-only is told by the first write, not here: a board must
+// start on it.
+func OpenFile(dir string) File {
+	c := &cardFile{dir: dir}
+	if err := c.open(); err != nil {
+		c.f, _ = os.Open(filepath.Join(dir, fileName)) // what it holds counts
+	}
+	return c
+}
+
+// open makes the file ready to be written.
+func (c *cardFile) open() error {
+	if c.writes {
+		return nil
+	}
+	f, err := openWhole(c.dir)
+	if err != nil {
+		return fmt.Errorf("keep the bases of stamps: %w", err)
+	}
+	if c.f != nil {
+		_ = c.f.Close() // it was read only
+	}
+	c.f, c.writes = f, true
+	return nil
+}
+
+// ReadAt is io.ReaderAt's. A file that could not be made yet is empty.
+func (c *cardFile) ReadAt(b []byte, off int64) (int, error) {
+	if c.f != nil {
+		return c.f.ReadAt(b, off)
+	}
+	if _, err := os.Stat(filepath.Join(c.dir, fileName)); !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("keep the bases of stamps: %s cannot be read", filepath.Join(c.dir, fileName))
+	}
+	return 0, io.EOF
+}
+
+// WriteAt is io.WriterAt's.
+func (c *cardFile) WriteAt(b []byte, off int64) (int, error) {
+	if err := c.open(); err != nil {
+		return 0, err
+	}
+	return c.f.WriteAt(b, off)
+}
+
+// Sync is File's.
+func (c *cardFile) Sync() error {
+	if err := c.open(); err != nil {
+		return err
+	}
+	return c.f.Sync()
+}
+
+// Close is File's.
+func (c *cardFile) Close() error {
+	if c.f == nil {
+		return nil
+	}
+	return c.f.Close()
+}
+
+// openWhole opens the file for writing; one of another length is set aside.
+func openWhole(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("keep the bases of stamps: %w", err)
+		return nil, err
 	}
 	path := filepath.Join(dir, fileName)
 	info, err := os.Stat(path)
@@ -173,13 +243,9 @@ func OpenFile(dir string) (File, error) {
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("keep the bases of stamps: %w", err)
+		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("keep the bases of stamps: %w", err)
-	}
-	return f, nil
+	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
 // makeFile makes the file whole before it gets its name.
