@@ -36,6 +36,14 @@ type Bus interface {
 	Close() error
 }
 
+// Gatherer is a Bus whose polls may be gathered: it is a network and no line,
+// so nothing is won by spreading them finely over their period, while each
+// time a board is woken costs it more than the poll itself.
+type Gatherer interface {
+	Bus
+	Gathers() bool
+}
+
 // Refresher is a Device that leaves out points that did not leave their
 // deadband. Refresh makes the next sample of every group carry all its points,
 // for a hub that may have missed some. It may be called from any goroutine.

@@ -39,8 +39,8 @@ type point struct {
 	sent   telemetry.Value // zero: the next good value is sent whatever it is
 	sentAt time.Time
 
-	still still
-	count count
+	still *still // of a point that may not stand still for ever
+	count *count // of a counter
 }
 
 // fill decodes the results into the sample.
@@ -73,10 +73,10 @@ func (d *device) fill(s *telemetry.Sample, g *group, results []result) {
 			s.Readings = append(s.Readings, telemetry.Reading{Point: p.def.Name, Quality: q})
 			continue
 		}
-		if p.def.Counter {
+		if p.count != nil {
 			p.count.add(raw, s.Time, p.def, d)
 		}
-		if p.frozenAfter > 0 && p.still.add(v, s.Time, p, d) {
+		if p.still != nil && p.still.add(v, s.Time, p, d) {
 			q = q.Worst(telemetry.Frozen)
 		}
 		if q == telemetry.Good && !all && p.unchanged(v, s.Time) {
@@ -111,7 +111,9 @@ func (p *point) decode(results []result, words profile.Words) (telemetry.Value, 
 // noValue notes a poll that brought none: what comes next is sent whatever it is.
 func (p *point) noValue() {
 	p.sent = telemetry.Value{}
-	p.still.seen = time.Time{}
+	if p.still != nil {
+		p.still.seen = time.Time{}
+	}
 }
 
 // ownSpan is the span that the point's own words are read in: a value is never

@@ -20,12 +20,14 @@ import (
 type Bus struct {
 	name    string
 	line    *bus.Bus
+	network bool
 	devices []drivers.Device
 	noticed decoding
 }
 
 var (
 	_ drivers.Bus       = (*Bus)(nil)
+	_ drivers.Gatherer  = (*Bus)(nil)
 	_ drivers.Device    = (*device)(nil)
 	_ drivers.Refresher = (*device)(nil)
 )
@@ -59,7 +61,7 @@ func (c *Config) build(line *bus.Bus, cost plan.Line, log *slog.Logger) *Bus {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	b := &Bus{name: c.Name, line: line}
+	b := &Bus{name: c.Name, line: line, network: c.TCP != nil && c.TCP.Framing != "rtu"}
 	for i := range c.Devices {
 		d := c.newDevice(&c.Devices[i], line, cost, log)
 		d.noticed = &b.noticed
@@ -73,6 +75,9 @@ func (b *Bus) Name() string { return b.name }
 
 // Devices implements drivers.Bus.
 func (b *Bus) Devices() []drivers.Device { return b.devices }
+
+// Gathers implements drivers.Gatherer: a network is, a serial line is not.
+func (b *Bus) Gathers() bool { return b.network }
 
 // Close implements drivers.Bus.
 func (b *Bus) Close() error { return b.line.Close() }
@@ -141,13 +146,19 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 	}
 	d.cost = cost
 	d.cost.Fixed += max(0, p.Limits.Pause-cost.Silence)
-	byPeriod := map[time.Duration][]point{}
-	for _, pt := range cfg.chosen() {
-		byPeriod[pt.every] = append(byPeriod[pt.every], pt)
+	chosen, sharing := cfg.chosen(), map[time.Duration]int{}
+	for i := range chosen {
+		sharing[chosen[i].every]++
 	}
-	for i, every := range slices.Sorted(maps.Keys(byPeriod)) {
-		g := &group{points: byPeriod[every]}
-		info := telemetry.Group{Index: i, Every: every}
+	for i, every := range slices.Sorted(maps.Keys(sharing)) {
+		n := sharing[every]
+		g := &group{points: make([]point, 0, n), spans: make([]plan.Span, 0, n)}
+		for _, pt := range chosen {
+			if pt.every == every {
+				g.points = append(g.points, pt)
+			}
+		}
+		info := telemetry.Group{Index: i, Every: every, Points: make([]telemetry.Point, 0, n)}
 		for _, pt := range g.points {
 			info.Points = append(info.Points, pt.def.Point)
 			for _, s := range pt.def.Needs() {
@@ -183,6 +194,12 @@ func (d *Device) chosen() []point {
 		}
 		if pt.frozenAfter != 0 { // the profile did not know how seldom the point is read here
 			pt.frozenAfter = max(pt.frozenAfter, 2*pt.every)
+		}
+		if pt.frozenAfter > 0 {
+			pt.still = new(still)
+		}
+		if def.Counter {
+			pt.count = new(count)
 		}
 		out = append(out, pt)
 	}

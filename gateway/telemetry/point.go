@@ -76,7 +76,7 @@ func ValidKind(s string) bool {
 		return false
 	}
 	for i := range len(s) {
-		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+		if c := s[i]; c-'a' > 'z'-'a' && c-'0' > '9'-'0' && c != '_' { // bytes: below the range they wrap
 			return false
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -55,6 +56,7 @@ type Doc struct {
 	nodes   int
 	anchors map[string]ast.Node
 	paths   map[ast.Node]Path // of mappings
+	structs map[reflect.Type]fields
 
 	broken bool                    // not decoded: what the owner finds missing may well be there
 	failed map[token.Position]bool // values that could not be decoded
@@ -68,7 +70,8 @@ type Doc struct {
 func Parse(file string, data []byte, v any) (*Doc, error) {
 	d := &Doc{
 		file: file, pos: map[string]token.Position{}, anchors: map[string]ast.Node{}, paths: map[ast.Node]Path{},
-		failed: map[token.Position]bool{}, meant: map[string]bool{},
+		structs: map[reflect.Type]fields{},
+		failed:  map[token.Position]bool{}, meant: map[string]bool{},
 	}
 	body := d.parse(data)
 	if body != nil {

@@ -114,17 +114,21 @@ func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
 		d.fail(n, "want keys and values here (key: value), not "+shape(n))
 		return
 	}
-	fields, names := fieldsOf(v.Type())
+	known, ok := d.structs[v.Type()]
+	if !ok {
+		known = fieldsOf(v.Type())
+		d.structs[v.Type()] = known
+	}
 	for _, kv := range kvs {
 		key := keyText(kv.Key)
-		idx, ok := fields[key]
+		idx, ok := known.index[key]
 		if !ok {
 			msg := fmt.Sprintf("unknown key %q", key)
-			if near := Nearest(key, names); near != "" {
+			if near := Nearest(key, known.names); near != "" {
 				msg += fmt.Sprintf("; did you mean %q?", near)
 				d.meant[d.paths[n].With(near).key()] = true
 			} else {
-				msg += "; known here: " + strings.Join(names, ", ")
+				msg += "; known here: " + strings.Join(known.names, ", ")
 			}
 			d.add(start(kv.Key), msg)
 			continue
@@ -153,9 +157,14 @@ func (d *Doc) decodeMap(n ast.Node, v reflect.Value) {
 	v.Set(out)
 }
 
-// fieldsOf lists the keys of a struct type, in order of declaration.
-func fieldsOf(t reflect.Type) (map[string][]int, []string) {
-	fields, names := map[string][]int{}, []string{}
+// fields are the keys of a struct type.
+type fields struct {
+	index map[string][]int // as reflect.StructField has it
+	names []string         // in order of declaration
+}
+
+func fieldsOf(t reflect.Type) fields {
+	out := fields{index: map[string][]int{}}
 	for _, f := range reflect.VisibleFields(t) {
 		if !f.IsExported() || f.Anonymous {
 			continue
@@ -167,10 +176,10 @@ func fieldsOf(t reflect.Type) (map[string][]int, []string) {
 		if name == "" {
 			name = strings.ToLower(f.Name)
 		}
-		fields[name] = f.Index
-		names = append(names, name)
+		out.index[name] = f.Index
+		out.names = append(out.names, name)
 	}
-	return fields, names
+	return out
 }
 
 // scalarText returns the text of a scalar as it was written, quotes and

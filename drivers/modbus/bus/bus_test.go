@@ -368,7 +368,7 @@ func TestGap(t *testing.T) {
 func TestTrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, "tcp", false)
-		r.slave.Value = func(_, _ byte, a uint16) (uint16, bool) { return a, a != 150 }
+		r.slave.Value = func(_, _ byte, a uint16) (uint16, bool) { return a, a != traceDepth+22 }
 		u := r.Reader(1, Timing{Response: limit})
 		for i := range traceDepth + 22 + 1 {
 			u.ReadHoldingRegisters(context.Background(), uint16(i), 1)
@@ -378,7 +378,7 @@ func TestTrace(t *testing.T) {
 			t.Fatalf("%d transactions from %d", len(got), got[0].Number)
 		}
 		last := got[len(got)-1]
-		if last.Kind != Refused || last.Code != 2 || last.Address != 150 || len(last.Request) != 12 || len(last.Answer) != 9 {
+		if last.Kind != Refused || last.Code != 2 || last.Address != traceDepth+22 || len(last.Request) != 12 || len(last.Answer) != 9 {
 			t.Errorf("last is %+v", last)
 		}
 		last.Answer[0]++ // a copy

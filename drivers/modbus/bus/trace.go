@@ -54,8 +54,8 @@ type Counters struct {
 }
 
 // traceDepth is how many transactions the ring keeps: at 9600 baud the last
-// few seconds, at 150 KiB in the worst case.
-const traceDepth = 128
+// few seconds, at 75 KiB in the worst case. A board may have forty of them.
+const traceDepth = 64
 
 // mostDropped bounds Transaction.Dropped.
 const mostDropped = 2 * maxRTU

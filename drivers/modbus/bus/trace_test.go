@@ -107,7 +107,7 @@ func TestTraceIsTheLine(t *testing.T) {
 		kinds := map[Kind]int{}
 		for i := range traceDepth / 2 { // no more than the ring holds, probes included
 			u := r.Reader(byte(1+i%3), Timing{Response: limit})
-			_, err := u.ReadHoldingRegisters(context.Background(), uint16(140+i%20), uint16(1+i%3))
+			_, err := u.ReadHoldingRegisters(context.Background(), uint16(145+i%9), uint16(1+i%3))
 			kinds[KindOf(err)]++
 			if KindOf(err) == NotConnected {
 				time.Sleep(time.Second)

@@ -2,11 +2,12 @@
 // the earliest deadline first.
 //
 // Each group of a device has a grid of due times, fixed by its period and an
-// offset; the groups of one period are spread evenly over it. Time spent
-// polling never shifts the grid. A slot that cannot be kept, because the bus
-// was busy, is skipped and counted, never queued: a reading that is two
-// periods old when it is taken helps nobody and would only delay the next.
-// That periods cannot be kept is told in the log, once for as long as it lasts.
+// offset; the groups of one period are spread evenly over it, on a network in
+// four bursts or more (drivers.Gatherer). Time spent polling never shifts the
+// grid. A slot that cannot be kept, because the bus was busy, is skipped and
+// counted, never queued: a reading that is two periods old when it is taken
+// helps nobody and would only delay the next. That periods cannot be kept is
+// told in the log, once for as long as it lasts.
 //
 // When the devices of a bus want more than all of its time, those that want
 // most are held to what is left when the others have theirs: a device that
@@ -167,13 +168,23 @@ type loop struct {
 	episode episode
 }
 
+// On a bus that gathers, polls begin together at this part of their period,
+// and at least so often.
+const (
+	gatherShare = 4
+	gatherMost  = 250 * time.Millisecond
+)
+
 // settle is the time over which the first polls are spread, whatever the periods.
 const settle = time.Second
 
 // spread gives every slot its first due time and its grid. The slots of one
 // period are spread evenly over it; each period begins elsewhere, by the
-// golden ratio, so that those of several do not fall together.
+// golden ratio, so that those of several do not fall together. On a bus that
+// gathers, those that are near fall together.
 func (l *loop) spread(now time.Time) {
+	g, ok := l.bus.(drivers.Gatherer)
+	gathers := ok && g.Gathers()
 	sharing, seen, order := map[time.Duration]int{}, map[time.Duration]int{}, map[time.Duration]int{}
 	for _, s := range l.slots {
 		if sharing[s.period]++; sharing[s.period] == 1 {
@@ -185,7 +196,11 @@ func (l *loop) spread(now time.Time) {
 		n := float64(sharing[s.period])
 		offset := (float64(seen[s.period]) + begin) / n
 		seen[s.period]++
-		s.grid = now.Add(time.Duration(offset * float64(s.period)))
+		at := time.Duration(offset * float64(s.period))
+		if gathers {
+			at = at.Truncate(min(s.period/gatherShare, gatherMost))
+		}
+		s.grid = now.Add(at)
 		s.due = now.Add(settle * time.Duration(i) / time.Duration(len(l.slots)))
 	}
 }

@@ -123,6 +123,43 @@ func TestGrid(t *testing.T) {
 	})
 }
 
+// network is a line whose polls are gathered.
+type network struct{ line }
+
+func (network) Gathers() bool { return true }
+
+// TestGathers: on a network polls come in bursts, a quarter of a second apart,
+// and each device keeps its period.
+func TestGathers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n, takes = 40, time.Millisecond
+		b := network{line{name: "lan"}}
+		var all []*dev
+		for i := range n {
+			d := newDev(fmt.Sprintf("meter-%d", i), time.Second, takes)
+			all, b.devs = append(all, d), append(b.devs, d)
+		}
+		p := New([]drivers.Bus{b}, &sink{}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := p.Run(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		for i, d := range all {
+			burst, place := i/(n/gatherShare), i%(n/gatherShare)
+			want := time.Duration(burst)*gatherMost + time.Duration(place)*takes
+			if got := d.polls[20].Sub(all[0].polls[20]); got != want {
+				t.Errorf("%s comes %v after the first, want %v", d.name, got, want)
+			}
+			for k := 2; k < len(d.polls); k++ { // the first comes early
+				if gap := d.polls[k].Sub(d.polls[k-1]); gap != time.Second {
+					t.Fatalf("%s: %v between two polls", d.name, gap)
+				}
+			}
+		}
+	})
+}
+
 // TestMissedSlotsAreSkipped: a poll of 3.5 periods is followed by one poll at
 // the next place of the grid, not by the missed ones.
 func TestMissedSlotsAreSkipped(t *testing.T) {
