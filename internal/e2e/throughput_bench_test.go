@@ -27,7 +27,7 @@ import (
 const (
 	units  = 40
 	points = 250
-	warmUp = 4 * time.Second // start, first polls, first collections
+	warmUp = 6 * time.Second // start, first polls, first collections
 )
 
 // BenchmarkThroughput runs the real gatewayd, a process of its own, against
