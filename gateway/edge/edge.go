@@ -213,15 +213,16 @@ func (g *Gateway) openUplink(opt Options, tlsConfig *tls.Config, doc []byte, cfg
 			}
 		},
 		Commit: uplink.Commit(g.cfg.Uplink.Commit), Compress: g.cfg.Uplink.Compression == "zstd", Linger: g.cfg.Uplink.Linger,
-		Dial:      g.dialer(tlsConfig),
-		Backoff:   func(failures int) time.Duration { return mqttlink.Backoff(failures, mrand.Float64()) },
-		Now:       func() time.Time { t, _ := g.stamps.Now(); return t },
-		Stamp:     g.stamps.Stamp,
-		Connected: g.stamps.Connected,
-		HubTime:   g.stamps.HubTime,
-		Refresh:   g.refresh,
-		Lanes:     uplink.Lanes{Drain: opt.Drain},
-		Logger:    g.log,
+		Dial:         g.dialer(tlsConfig),
+		Backoff:      func(failures int) time.Duration { return mqttlink.Backoff(failures, mrand.Float64()) },
+		Now:          func() time.Time { t, _ := g.stamps.Now(); return t },
+		Stamp:        g.stamps.Stamp,
+		Connected:    g.stamps.Connected,
+		Disconnected: g.queue.Hurry,
+		HubTime:      g.stamps.HubTime,
+		Refresh:      g.refresh,
+		Lanes:        uplink.Lanes{Drain: opt.Drain},
+		Logger:       g.log,
 	})
 	return err
 }

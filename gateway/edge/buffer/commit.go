@@ -66,8 +66,11 @@ func (q *Queue) due(now time.Time) (commit, cursor bool, wait time.Duration) {
 	}
 	if q.curDirty && q.failing.IsZero() {
 		every := cursorEvery
-		if q.curFirst {
+		switch {
+		case q.curFirst:
 			every = time.Second
+		case q.curHurry:
+			every = hurryEvery
 		}
 		cursor = at(q.curWritten.Add(every))
 	}
@@ -321,7 +324,7 @@ func (q *Queue) writeCursor() error {
 			c.free = append(c.free, sp.gen)
 		}
 	}
-	q.curDirty, q.curFirst, q.curWritten = false, false, time.Now()
+	q.curDirty, q.curFirst, q.curHurry, q.curWritten = false, false, false, time.Now()
 	q.mu.Unlock()
 
 	b := c.encode()

@@ -128,7 +128,10 @@ const (
 )
 
 // encode returns the bytes of a slot, padded to a sector. What does not fit is
-// left out from the end; leaving out means sending again.
+// left out: of an epoch its highest spans, then epochs from the middle, for
+// it is of the oldest and of the current one that segments are freed. Leaving out
+// means sending again; but where a segment of the epoch was used again, an opening
+// would take what was freed for lost.
 func (c *cursor) encode() []byte {
 	le := binary.LittleEndian
 	b := make([]byte, 40, 1024)
@@ -136,12 +139,12 @@ func (c *cursor) encode() []byte {
 	le.PutUint16(b[8:], version)
 	le.PutUint64(b[24:], c.serial)
 	le.PutUint64(b[32:], uint64(c.written.UnixNano()))
-	epochs, room := 0, slotSize-4
-	for _, e := range c.epochs {
-		if len(b)+32 > room {
-			break
-		}
-		also := e.freed.also[:min(len(e.freed.also), (room-len(b)-32)/16)]
+	epochs, room := c.epochs, slotSize-4
+	if most := (room - len(b)) / 32; len(epochs) > most {
+		epochs = slices.Concat(epochs[:most/2], epochs[len(epochs)-most/2:])
+	}
+	for i, e := range epochs {
+		also := e.freed.also[:min(len(e.freed.also), (room-len(b)-32*(len(epochs)-i))/16)]
 		b = le.AppendUint64(b, e.epoch)
 		b = le.AppendUint64(b, e.freed.upto)
 		b = le.AppendUint64(b, e.last)
@@ -155,13 +158,12 @@ func (c *cursor) encode() []byte {
 		for _, r := range also {
 			b = le.AppendUint64(le.AppendUint64(b, r[0]), r[1])
 		}
-		epochs++
 	}
 	c.free = c.free[:min(len(c.free), (room-len(b))/8)]
 	for _, g := range c.free {
 		b = le.AppendUint64(b, g)
 	}
-	le.PutUint16(b[10:], uint16(epochs))
+	le.PutUint16(b[10:], uint16(len(epochs)))
 	le.PutUint32(b[12:], uint32(len(c.free)))
 	le.PutUint32(b[16:], uint32(len(b)))
 	b = le.AppendUint32(b, crc32.Checksum(b, castagnoli))

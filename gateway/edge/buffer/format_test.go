@@ -147,7 +147,8 @@ func TestFreedSet(t *testing.T) {
 	}
 }
 
-// TestCursorFits keeps what does not fit out, from the end, and stays valid.
+// TestCursorFits keeps what does not fit out, and stays valid. The oldest and
+// the current epoch, of which segments are freed and used again, stay in.
 func TestCursorFits(t *testing.T) {
 	var c cursor
 	for e := range uint64(5000) {
@@ -160,8 +161,22 @@ func TestCursorFits(t *testing.T) {
 	c.free = []uint64{1, 2, 3}
 	b := c.encode()
 	d, ok := decodeCursor(b)
-	if len(b) > slotSize || !ok || len(d.epochs) < 500 {
+	if len(b) > slotSize || !ok || len(d.epochs) < 500 || d.epochs[0].epoch != 1 || d.epochs[len(d.epochs)-1].epoch != 5000 {
 		t.Fatalf("%d bytes, %v, %d epochs", len(b), ok, len(d.epochs))
+	}
+	// Spans of old epochs do not crowd out whole ones.
+	c = cursor{}
+	for e := range uint64(10) {
+		ce := cursorEpoch{epoch: e + 1, last: 1 << 20, current: e == 9}
+		ce.freed.upto = e + 1
+		for i := range uint64(maxRanges) {
+			ce.freed.add(100+i*10, 102+i*10)
+		}
+		c.epochs = append(c.epochs, ce)
+	}
+	d, ok = decodeCursor(c.encode())
+	if n := len(d.epochs); !ok || n != 10 || d.epochs[9].freed.upto != 10 || !d.epochs[9].current || len(d.epochs[0].freed.also) != maxRanges {
+		t.Fatalf("%v, %d epochs of 10", ok, n)
 	}
 }
 

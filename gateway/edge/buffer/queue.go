@@ -31,6 +31,7 @@ const (
 	defaultMax    = 2 << 30
 	minSegments   = 4
 	commitBytes   = 32 << 10         // commit at once when so much waits
+	hurryEvery    = 10 * time.Second // at most, when Hurry asks for it
 	cursorEvery   = time.Minute      // at most; with 5 s commits it keeps a day under 20,000 syncs
 	retryEvery    = 30 * time.Second // a failing card is tried again
 	ramMax        = 16 << 20         // records of a failing card that are kept in RAM
@@ -90,6 +91,7 @@ type Queue struct {
 	curSerial  uint64    // of the newest durable cursor
 	curDirty   bool      // it no longer says everything
 	curFirst   bool      // it must be written before the next segment begins
+	curHurry   bool      // it is wanted soon
 	curWritten time.Time // last tried
 
 	stats Stats
@@ -395,6 +397,18 @@ func (q *Queue) Free(epoch, upto uint64, also [][2]uint64) error {
 		}
 	}
 	return nil
+}
+
+// Hurry puts what was freed on flash within ten seconds rather than a minute:
+// for a caller that has lost the one who tells it. A power cut in the outage
+// that follows would bring freed records back, and a full card name them as lost.
+func (q *Queue) Hurry() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.curDirty && !q.closed {
+		q.curHurry = true
+		q.wake()
+	}
 }
 
 // Commit waits until everything appended so far is on flash, or until the card

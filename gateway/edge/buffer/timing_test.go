@@ -74,6 +74,52 @@ func TestCursorTimes(t *testing.T) {
 	})
 }
 
+// TestHurry: what is freed is on flash soon after the link is lost, and a link
+// that comes and goes costs a cursor every ten seconds at most.
+func TestHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q, err := Open(small(newMemFS()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		add(t, q, 1000, 100)
+		free := func(upto uint64) {
+			t.Helper()
+			if err := q.Free(q.Epoch(), upto, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		free(1)
+		time.Sleep(2 * time.Minute) // nothing is due any more
+		before := q.Stats().CursorWrites
+		q.Hurry()
+		time.Sleep(2 * time.Minute)
+		if n := q.Stats().CursorWrites; n != before {
+			t.Errorf("%d cursors with nothing new in them", n-before)
+		}
+		free(2)
+		synctest.Wait()
+		before = q.Stats().CursorWrites
+		free(3)
+		q.Hurry()
+		time.Sleep(hurryEvery)
+		synctest.Wait()
+		if n := q.Stats().CursorWrites - before; n != 1 {
+			t.Errorf("%d cursors ten seconds after the link was lost, want 1", n)
+		}
+		before = q.Stats().CursorWrites
+		for i := range uint64(600) { // a link that flaps
+			free(4 + i)
+			q.Hurry()
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := q.Stats().CursorWrites - before; n < 5 || n > 7 {
+			t.Errorf("%d cursors in a minute of a link that comes and goes, want 6", n)
+		}
+	})
+}
+
 func TestNotify(t *testing.T) {
 	q := open(t, small(newMemFS()))
 	add(t, q, 3, 10)

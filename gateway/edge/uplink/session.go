@@ -157,6 +157,7 @@ func (u *Uplink) session(ctx context.Context) error {
 		s.stop()
 		return nil
 	}
+	u.cfg.Disconnected()
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	s.link.Close(closing)

@@ -20,6 +20,26 @@ func (b *board) raw(n int) {
 	}
 }
 
+// TestTellsTheLinkIsUpAndLost: a dial that fails and a clean stop are neither.
+func TestTellsTheLinkIsUpAndLost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n, up, lost := &network{}, 0, 0
+		b := start(t, n, newQueue(), func(c *Config) {
+			c.Connected, c.Disconnected = func() { up++ }, func() { lost++ }
+		})
+		after(time.Second)
+		n.link().cut()
+		after(5 * time.Second)
+		if up != 2 || lost != 1 {
+			t.Errorf("told %d times that the link is up and %d times that it is lost, want 2 and 1", up, lost)
+		}
+		b.stop()
+		if lost != 1 {
+			t.Error("a clean stop counts as a lost link")
+		}
+	})
+}
+
 // TestWaitsForTheTime: what has no stamp waits, the live lane does not skip
 // meanwhile, and goes on with the hub's first word.
 func TestWaitsForTheTime(t *testing.T) {

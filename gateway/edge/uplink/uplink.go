@@ -120,6 +120,9 @@ type Config struct {
 	Stamp func(boot string, epoch, seq uint64, polled wire.Stamp) (s wire.Stamp, ok bool)
 	// Connected is called when the link is up. May be nil; must not block.
 	Connected func()
+	// Disconnected is called when the link is lost, not at a clean stop. May be
+	// nil; must not block.
+	Disconnected func()
 	// HubTime gets the hub's clock as it arrives, with the shortest round trip
 	// to the broker seen on this link, 0 before the first; nil: not wanted. It
 	// must not block.
@@ -232,6 +235,9 @@ func New(queue Queue, cfg Config) (*Uplink, error) {
 	}
 	if cfg.Connected == nil {
 		cfg.Connected = func() {}
+	}
+	if cfg.Disconnected == nil {
+		cfg.Disconnected = func() {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
