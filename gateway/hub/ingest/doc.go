@@ -53,6 +53,7 @@ type Store interface {
 type Ledger interface {
 	Receive(site, gateway string, r wire.Record, received time.Time) (fresh, wanted bool)
 	Want(site, gateway string, r wire.Record, now time.Time) (wanted bool)
+	Settled(site, gateway string, epoch, seq uint64) bool
 	Release(site, gateway string, epoch, seq uint64)
 	Settle(site, gateway string, r wire.Record, quarantined bool)
 	State(site, gateway string, st wire.State, received time.Time)

@@ -12,7 +12,7 @@ import (
 type Imported struct {
 	Records     int `json:"records"`     // in the payload
 	New         int `json:"new"`         // stored now
-	Known       int `json:"known"`       // stored or in quarantine before, or on their way
+	Known       int `json:"known"`       // stored or in quarantine by others, before or meanwhile
 	Quarantined int `json:"quarantined"` // to quarantine now
 }
 
@@ -38,15 +38,18 @@ func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Im
 	out := Imported{Records: len(p.Records)}
 	board := &gateway{name: name{t.Site, t.Gateway}} // not one that is waited for, nor told what is committed
 	var batch []item
+	var others []wire.Record
 	for _, r := range p.Records {
 		if c.cfg.Ledger.Want(t.Site, t.Gateway, r, now) {
 			batch = append(batch, item{gw: board, rec: r, received: now})
+		} else {
+			others = append(others, r)
 		}
 	}
-	out.Known = len(p.Records) - len(batch)
+	out.Known = len(others)
 	if len(batch) == 0 {
-		if err := c.cfg.Ledger.Sync(); err != nil {
-			return Imported{}, fmt.Errorf("import: %w", err)
+		if err := c.outwait(ctx, t, others); err != nil {
+			return Imported{}, err
 		}
 		return out, nil
 	}
@@ -57,6 +60,9 @@ func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Im
 		}
 		return Imported{}, fmt.Errorf("import: %w", err)
 	}
+	if err := c.outwait(ctx, t, others); err != nil {
+		return Imported{}, err
+	}
 	out.Quarantined = len(w.inQuarant)
 	out.New = len(batch) - out.Quarantined
 	c.count(func(s *Stats) {
@@ -64,6 +70,29 @@ func (c *Consumer) Import(ctx context.Context, topic string, payload []byte) (Im
 		s.Quarantined += uint64(out.Quarantined)
 	})
 	return out, nil
+}
+
+// importWait is how long an import waits for records that the board had sent itself.
+const importWait = 10 * time.Second
+
+// outwait waits until none of rs is on its way to the store: the card may be
+// thrown away after an import, and what waits in memory is not safe.
+func (c *Consumer) outwait(ctx context.Context, t wire.Topic, rs []wire.Record) error {
+	for until := time.Now().Add(importWait); len(rs) > 0; {
+		r := rs[0]
+		switch {
+		case c.cfg.Ledger.Settled(t.Site, t.Gateway, r.Epoch, r.Seq):
+			rs = rs[1:]
+		case time.Now().After(until):
+			return fmt.Errorf("import: %d records that the board had sent are still on their way to the store", len(rs))
+		case !sleep(ctx, 100*time.Millisecond):
+			return fmt.Errorf("import: %w", ctx.Err())
+		}
+	}
+	if err := c.cfg.Ledger.Sync(); err != nil { // settled is not yet in the book
+		return fmt.Errorf("import: %w", err)
+	}
+	return nil
 }
 
 // refusedError is about the payload, not about the store.

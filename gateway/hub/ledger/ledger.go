@@ -208,6 +208,14 @@ func (e *epoch) rise(seq uint64, at time.Time) {
 	}
 }
 
+// Settled reports whether a record is in the store or in quarantine.
+func (l *Ledger) Settled(site, gateway string, epochID, seq uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.epoch(key{Gateway{site, gateway}, epochID})
+	return e.stored.Has(seq) || e.quarantined.Has(seq)
+}
+
 // Release says that a wanted record could not wait after all (the queue is
 // full): when it comes again it is wanted again.
 func (l *Ledger) Release(site, gateway string, epochID, seq uint64) {
