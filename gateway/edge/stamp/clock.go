@@ -141,7 +141,10 @@ func (k *Keeper) judge(m, wall int64) telemetry.Clock {
 	return nothing
 }
 
+// learned notes that a source said something new at m: on flash with the next
+// write, together with the end of what rested on less.
 func (k *Keeper) learned(how string, off, m int64) {
+	k.release()
 	k.change()
 	k.log.Info("the time is known: "+how, "now", time.Unix(0, off+m).UTC(), "since_boot", time.Duration(m).Round(time.Millisecond))
 }
@@ -214,6 +217,8 @@ type choice struct {
 	off  int64
 	code telemetry.Clock
 	tol  time.Duration // an offset in use that differs by less is as good
+
+	forced bool // off is not what the clocks say: they were set back too often
 }
 
 // choose is the table "Which offset" of docs/time.md. Without ok the record waits.
@@ -221,21 +226,21 @@ func (k *Keeper) choose(b *boot, s wire.Stamp) (c choice, ok bool) {
 	m, polled := int64(s.Mono), s.Time-int64(s.Mono)
 	switch {
 	case s.Clock == synchronised:
-		return choice{polled, telemetry.ClockTrusted, tolerance}, true
+		return choice{polled, telemetry.ClockTrusted, tolerance, false}, true
 	case b.NTP != nil && b.NTP.dist(m) <= near:
-		return choice{b.NTP.Off, telemetry.ClockMonotonic, tolerance}, true
+		return choice{b.NTP.Off, telemetry.ClockMonotonic, tolerance, false}, true
 	case s.Clock == battery && !b.contradicted(polled):
-		return choice{polled, telemetry.ClockTrusted, tolerance}, true
+		return choice{polled, telemetry.ClockTrusted, tolerance, false}, true
 	case b.RTC != nil && b.rtcBelieved():
-		return choice{b.RTC.Off, telemetry.ClockMonotonic, tolerance}, true
+		return choice{b.RTC.Off, telemetry.ClockMonotonic, tolerance, false}, true
 	case b.Hub != nil:
-		return choice{b.Hub.Off, telemetry.ClockHub, hubSpread}, true
+		return choice{b.Hub.Off, telemetry.ClockHub, hubSpread, false}, true
 	case b.NTP != nil && b.NTP.dist(m) <= far:
-		return choice{b.NTP.Off, telemetry.ClockMonotonic, tolerance}, true
+		return choice{b.NTP.Off, telemetry.ClockMonotonic, tolerance, false}, true
 	}
 	if b != k.now {
 		if off, ok := k.place(b); ok {
-			return choice{off, telemetry.ClockUnsure, tolerance}, true
+			return choice{off, telemetry.ClockUnsure, tolerance, false}, true
 		}
 	}
 	if k.over() {
@@ -247,9 +252,9 @@ func (k *Keeper) choose(b *boot, s wire.Stamp) (c choice, ok bool) {
 // unsure counts on from the last that was known, or from the start.
 func (k *Keeper) unsure(b *boot) choice {
 	if b.NTP != nil {
-		return choice{b.NTP.Off, telemetry.ClockUnsure, tolerance}
+		return choice{b.NTP.Off, telemetry.ClockUnsure, tolerance, false}
 	}
-	return choice{b.Start, telemetry.ClockUnsure, tolerance}
+	return choice{b.Start, telemetry.ClockUnsure, tolerance, false}
 }
 
 // place returns the offset of a boot that never learned the time, between its

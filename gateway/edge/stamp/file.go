@@ -47,6 +47,8 @@ type basis struct {
 	Off   int64           `json:"off"`
 	Code  telemetry.Clock `json:"code"`
 	Res   int             `json:"res"`
+	// Forced: the clocks were set back too often to be followed, whatever they rested on.
+	Forced bool `json:"forced,omitempty"`
 
 	high uint64 // published to here, or perhaps (after a restart)
 }

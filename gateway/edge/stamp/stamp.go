@@ -59,7 +59,7 @@ func (k *Keeper) decide(bootID string, epoch, seq uint64, s wire.Stamp) (wire.St
 	if n := len(k.bases); n >= maxBases && bootID != k.now.ID || n >= mostBases {
 		if now := time.Now(); now.Sub(k.fullTold) > time.Minute {
 			k.fullTold = now
-			k.log.Warn("the clock was stepped more often than stamps can be kept apart; records wait until the hub has committed others", "bases", n)
+			k.log.Warn("records of too many openings or clock steps are under way to the hub; others wait until it has committed some", "bases", n)
 		}
 		return wire.Stamp{}, false
 	}
@@ -72,7 +72,7 @@ func (k *Keeper) decide(bootID string, epoch, seq uint64, s wire.Stamp) (wire.St
 			x.Last = x.high // what it reserved was not needed, and would hold before a newer one
 		}
 	}
-	n := &basis{Epoch: epoch, First: seq, Last: seq, Off: r.Off, Code: c.code, Res: r.N, high: seq}
+	n := &basis{Epoch: epoch, First: seq, Last: seq, Off: r.Off, Code: c.code, Res: r.N, Forced: c.forced, high: seq}
 	k.bases = append(k.bases, n)
 	k.reach(n, seq)
 	return k.apply(n, s), true
@@ -82,7 +82,7 @@ func (k *Keeper) decide(bootID string, epoch, seq uint64, s wire.Stamp) (wire.St
 // owns its residue, and reports whether it did.
 func (k *Keeper) extend(b *basis, info *boot, c choice, seq uint64, m int64) bool {
 	r := k.residues[b.Res]
-	if b.Code != c.code || apart(b.Off, c.off) > c.tol || r == nil || r.Boot != info.ID || r.Off != b.Off || m < r.From {
+	if b.Code != c.code || c.forced && !b.Forced || apart(b.Off, c.off) > c.tol || r == nil || r.Boot != info.ID || r.Off != b.Off || m < r.From {
 		return false
 	}
 	// What lies between was passed over by the live lane. With a source on
@@ -107,16 +107,34 @@ func (k *Keeper) newer(b *basis) []*basis { return k.bases[slices.Index(k.bases,
 
 // find returns the first basis that holds for the record.
 func (k *Keeper) find(epoch, seq uint64, s wire.Stamp) *basis {
-	fits := func(b *basis) bool {
-		return b.Epoch == epoch && b.First <= seq && seq <= b.Last &&
-			(s.Clock != synchronised || apart(s.Time-int64(s.Mono), b.Off) <= tolerance)
-	}
 	for _, b := range k.bases {
-		if fits(b) {
+		if b.Epoch == epoch && b.First <= seq && seq <= b.Last && b.fits(s) {
 			return b
 		}
 	}
 	return nil
+}
+
+// fits reports whether a record that shows s may have been given b. A trusted
+// basis is for those that showed its offset, and what was synchronised takes no
+// other: what lies in a range reserved, or was passed over by the live lane,
+// may have been polled after the clock was stepped or had lost its source.
+func (b *basis) fits(s wire.Stamp) bool {
+	switch {
+	case b.Forced:
+		return true
+	case b.Code == telemetry.ClockTrusted:
+		return (s.Clock == synchronised || s.Clock == battery) && apart(s.Time-int64(s.Mono), b.Off) <= tolerance
+	}
+	return s.Clock != synchronised
+}
+
+// release gives back what bases have reserved and not published: it would be
+// taken for published by the next run, and a better offset is known now.
+func (k *Keeper) release() {
+	for _, b := range k.bases {
+		b.Last = b.high
+	}
 }
 
 // behind returns the basis that ends nearest before seq.
@@ -194,7 +212,7 @@ func (k *Keeper) residue(info *boot, c choice, m int64) (*residue, choice) {
 	}
 	// All are taken up to a later time than this: count on from the lowest.
 	if r := own(k.forced, 0); r != nil && k.forced >= c.off {
-		return r, choice{r.Off, telemetry.ClockUnsure, tolerance}
+		return r, choice{r.Off, telemetry.ClockUnsure, tolerance, true}
 	}
 	lowest := 0
 	for n, r := range k.residues {
@@ -205,7 +223,7 @@ func (k *Keeper) residue(info *boot, c choice, m int64) (*residue, choice) {
 	k.forced = k.spentOf(k.residues[lowest]) + 2*grid - m
 	k.log.Error("the clock was set back too often to follow it; stamps count on with clock=3",
 		"from", time.Unix(0, k.forced+m).UTC(), "clock_says", time.Unix(0, c.off+m).UTC())
-	return k.take(lowest, info, k.forced, m), choice{k.forced, telemetry.ClockUnsure, tolerance}
+	return k.take(lowest, info, k.forced, m), choice{k.forced, telemetry.ClockUnsure, tolerance, true}
 }
 
 // spentOf is a stamp that no record with this residue exceeds: none that was
