@@ -148,7 +148,8 @@ func (c *chaos) reboot() {
 
 // stepClock sets the board's clock forward or back, by up to two hours, while
 // its kernel says that NTP keeps it: the board has to believe it. Mending sets
-// it right. Whether it was felt, the stamps tell: judgeClock.
+// it right, one time in four without its kernel saying so. Whether it was felt,
+// the stamps tell: judgeClock.
 func (c *chaos) stepClock() (func(), func() bool) {
 	step := time.Duration((math.Pow(7200, c.rng.Float64())) * float64(time.Second))
 	if c.rng.IntN(2) == 0 {
@@ -159,7 +160,7 @@ func (c *chaos) stepClock() (func(), func() bool) {
 	c.steps = append(c.steps, at)
 	c.wait(time.Second, 2*time.Second)
 	return func() {
-		c.setClock(func(s *clockSetting) { s.Offset, s.Synced = 0, true })
+		c.setClock(func(s *clockSetting) { s.Offset, s.Synced = 0, c.rng.IntN(4) > 0 })
 	}, func() bool { return true }
 }
 
