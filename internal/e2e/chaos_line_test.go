@@ -111,6 +111,10 @@ func (c *chaos) keepLogs() {
 	if *chaosLogs == "" {
 		return
 	}
+	if err := os.MkdirAll(*chaosLogs, 0o755); err != nil {
+		c.t.Error(err)
+		return
+	}
 	for name, s := range map[string]*server{"gatewayd": c.board, "hubd": c.hub, "mosquitto": c.broker, "influxd": c.history} {
 		if err := os.WriteFile(filepath.Join(*chaosLogs, name+".log"), []byte(s.log.String()), 0o644); err != nil {
 			c.t.Error(err)
