@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -22,7 +23,19 @@ func seeded(t *testing.T) *rand.Rand {
 			t.Logf("LUQUAN_SEED=%d", seed)
 		}
 	})
-	return rand.New(rand.NewPCG(seed, 0))
+	return rand.New(&shared{src: rand.NewPCG(seed, 0)})
+}
+
+// shared is a source that faults, on the queue's goroutines, and the test draw from.
+type shared struct {
+	mu  sync.Mutex
+	src rand.Source
+}
+
+func (s *shared) Uint64() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.src.Uint64()
 }
 
 // tiny returns options for a queue of 4 KiB segments, for tests that open it
