@@ -443,6 +443,9 @@ func mixed(t *testing.T, l lane, seed uint64, n int) {
 			allowed := o.kind == ok || busy && (o.kind == Garbled || o.kind == NoReply)
 			for f := range p.alive {
 				allowed = allowed || slices.Contains(f.kinds, o.kind) || slices.Contains(f.others, o.kind)
+				// Where several meet, what is before, behind or instead of an answer or
+				// an echo may be told as damage, which is honest: no value is taken.
+				allowed = allowed || l.mode != "tcp" && o.kind == Garbled
 			}
 			if !allowed {
 				t.Errorf("%+v: %v (%v) with %v\n%s", q, o.kind, o.err, names(p.alive), dump(p.Trace()))

@@ -80,7 +80,11 @@ type rtu struct {
 	// inherits[unit]: such an answer came, so others may: it is probed first.
 	inherits [256]bool
 	asked    []byte // the last request: its echo may look like an answer
-	buf      [2 * maxRTU]byte
+	// sent are the last requests, of which asked is one: where something echoes,
+	// an echo that comes late may look like the answer to another of them.
+	sent [8][8]byte
+	next int
+	buf  [2 * maxRTU]byte
 }
 
 // attach forgets what a lost stream left behind; late answers stay possible.
@@ -136,6 +140,8 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 		return nil, lostError("send", err, false)
 	}
 	r.asked = append(r.asked[:0], x.adu...)
+	copy(r.sent[r.next%len(r.sent)][:], x.adu)
+	r.next++
 	sent := x.start.Add(time.Duration(len(x.adu)) * r.char)
 	r.busy = sent
 	frame, err := r.receive(ctx, c, x, sent)
@@ -237,6 +243,9 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 					return nil, garbled("%d bytes follow the answer", trail)
 				}
 				frame := append([]byte(nil), b[skip:skip+n]...)
+				if r.echoes(frame) {
+					return nil, garbled("an earlier request came back: something on the line echoes")
+				}
 				owed := &r.owed[x.unit]
 				if frame[1]&0x80 != 0 && owed.settle(frame) {
 					// Whichever of those owed it refuses, it carries no value; one fewer stays owed.
@@ -261,6 +270,13 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 			}
 		}
 	}
+}
+
+// echoes reports whether the frame is one of the last requests. An answer can
+// be alike only if it brings 17 to 24 bits from an address of 0300h to 03FFh
+// that spell one; it is told as damage, as one that spells its own request is.
+func (r *rtu) echoes(frame []byte) bool {
+	return len(frame) == len(r.sent[0]) && slices.Contains(r.sent[:], [8]byte(frame))
 }
 
 // settle returns when the line is ours: silent, with no answer under way that
