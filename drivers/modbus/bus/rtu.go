@@ -79,9 +79,8 @@ type rtu struct {
 	opened time.Time
 	// inherits[unit]: such an answer came, so others may: it is probed first.
 	inherits [256]bool
-	asked    []byte // the last request: its echo may look like an answer
-	// sent are the last requests, of which asked is one: where something echoes,
-	// an echo that comes late may look like the answer to another of them.
+	// sent are the last requests: where something echoes, an echo may look like
+	// an answer, when it comes late to another of them.
 	sent [8][8]byte
 	next int
 	buf  [2 * maxRTU]byte
@@ -139,7 +138,6 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 		r.dirty = true
 		return nil, lostError("send", err, false)
 	}
-	r.asked = append(r.asked[:0], x.adu...)
 	copy(r.sent[r.next%len(r.sent)][:], x.adu)
 	r.next++
 	sent := x.start.Add(time.Duration(len(x.adu)) * r.char)
@@ -362,7 +360,7 @@ func (r *rtu) outwait(ctx context.Context, c stream, x *exchange) *Error {
 		r.busy, r.dirty = time.Now(), true
 		x.drop(b[len(b) : len(b)+n])
 		b = b[:len(b)+n]
-		if n, ok := soundFrame(b); ok && string(b[:n]) != string(r.asked) {
+		if n, ok := soundFrame(b); ok && !r.echoes(b[:n]) {
 			r.settled(b[:n])
 			r.inherits[b[0]] = r.inherits[b[0]] || r.busy.Before(fore)
 			b = r.buf[:copy(r.buf[:], b[n:])]

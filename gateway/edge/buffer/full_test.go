@@ -355,10 +355,10 @@ func TestLongOutage(t *testing.T) {
 	}
 }
 
-// TestSmallFileSystem fills a real file system of 16 MiB, the queue's share
-// first and then every byte by another program, and starts again and again.
-func TestSmallFileSystem(t *testing.T) {
-	dir := t.TempDir()
+// smallFileSystem mounts a real file system of 16 MiB for the test.
+func smallFileSystem(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
 		if os.Getenv("LUQUAN_REAL") == "1" {
 			t.Fatalf("LUQUAN_REAL=1 and no file system can be mounted: %v", err)
@@ -370,6 +370,13 @@ func TestSmallFileSystem(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// TestSmallFileSystem fills a real file system of 16 MiB, the queue's share
+// first and then every byte by another program, and starts again and again.
+func TestSmallFileSystem(t *testing.T) {
+	dir := smallFileSystem(t)
 	o := Options{Dir: filepath.Join(dir, "buffer"), Max: 64 << 20, EncodeGap: encodeGap, EncodeEnd: encodeEnd}
 	q := open(t, o)
 	e := q.Epoch()

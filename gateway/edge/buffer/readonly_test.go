@@ -2,7 +2,6 @@ package buffer
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -12,18 +11,7 @@ import (
 // what it holds is read, what comes stays in RAM, and nothing is lost when it
 // takes writes again.
 func TestReadOnlyFileSystem(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=16m"); err != nil {
-		if os.Getenv("LUQUAN_REAL") == "1" {
-			t.Fatalf("LUQUAN_REAL=1 and no file system can be mounted: %v", err)
-		}
-		t.Skipf("no file system can be mounted: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	dir := smallFileSystem(t)
 	remount := func(flags uintptr) {
 		t.Helper()
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|flags, "size=16m"); err != nil {
