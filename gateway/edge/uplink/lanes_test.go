@@ -27,7 +27,7 @@ func TestLiveFirstThenBacklog(t *testing.T) {
 		after(time.Second)
 		n.link().take()
 		b.poll(2)
-		synctest.Wait()
+		after(gather) // the first may have gone alone, the second then waits for company
 		n.link().ack()
 		synctest.Wait()
 		rs := rows(t, n.link().take())
