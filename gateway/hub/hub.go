@@ -20,6 +20,7 @@ import (
 	"luquan/gateway/alarm"
 	"luquan/gateway/hub/broker"
 	"luquan/gateway/hub/console"
+	"luquan/gateway/hub/health"
 	"luquan/gateway/hub/history"
 	"luquan/gateway/hub/history/influx"
 	"luquan/gateway/hub/history/sqlite"
@@ -60,6 +61,7 @@ type Hub struct {
 	consumer   *ingest.Consumer
 	link       *link
 	pager      *page.Pager
+	chain      *chain
 	listener   net.Listener
 	server     *http.Server
 
@@ -142,6 +144,7 @@ func New(ctx context.Context, cfg Config, opt Options) (_ *Hub, err error) {
 		Hub: cfg.Name, Sites: cfg.Sites, Sink: fanout{h.judge, h.link}, Store: storeAdapter{h.store},
 		Ledger: h.ledger, Publisher: h.link, Quarantine: h.quarantine, Log: h.log, Drain: opt.Drain,
 	})
+	h.chain = &chain{h: h, watch: &health.Watch{}}
 	return h, h.listen()
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"luquan/gateway/alarm"
+	"luquan/gateway/hub/health"
 	"luquan/gateway/hub/history"
 	"luquan/gateway/hub/ledger"
 	"luquan/gateway/hub/live"
@@ -32,6 +33,9 @@ type bench struct {
 	mu   sync.Mutex
 	seq  map[string]uint64 // by gateway
 	devs []benchDevice
+
+	watch health.Watch
+	world health.World
 }
 
 type benchDevice struct {
@@ -147,6 +151,7 @@ func newBench(t testing.TB, edit func(*Options)) *bench {
 				{Name: "store", Label: telemetry.Label{Zh: "存储", En: "Store"}, State: "warn", Since: start, Detail: telemetry.Label{Zh: "最旧未写 12 s", En: "oldest unwritten 12 s"}},
 			}
 		},
+		Chain: func() *health.Report { return b.watch.Judge(time.Now(), b.world) },
 		Journal: func(context.Context, JournalQuery) ([]JournalEntry, error) {
 			var out []JournalEntry
 			for _, a := range b.alarms.Alarms() {

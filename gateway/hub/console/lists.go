@@ -307,30 +307,3 @@ func (s *server) journal(w http.ResponseWriter, r *http.Request) error {
 	writeJSON(w, http.StatusOK, list)
 	return nil
 }
-
-// health answers 200 whatever the state: /readyz is for machines that ask
-// with a status.
-func (s *server) health(w http.ResponseWriter, r *http.Request) error {
-	if _, err := params(r); err != nil {
-		return err
-	}
-	if s.opt.Health == nil {
-		return absent("health")
-	}
-	list := s.opt.Health()
-	if list == nil {
-		list = []Component{}
-	}
-	worst := "ok"
-	for _, c := range list {
-		if c.State == "fail" || c.State == "warn" && worst == "ok" {
-			worst = c.State
-		}
-	}
-	writeJSON(w, http.StatusOK, struct {
-		State      string      `json:"state"`
-		Now        time.Time   `json:"now"`
-		Components []Component `json:"components"`
-	}{worst, time.Now().UTC(), list})
-	return nil
-}

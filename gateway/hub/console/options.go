@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"luquan/gateway/alarm"
+	"luquan/gateway/hub/health"
 	"luquan/gateway/hub/history"
 	"luquan/gateway/hub/ledger"
 	"luquan/gateway/hub/live"
@@ -49,6 +50,8 @@ type Options struct {
 	Import  func(ctx context.Context, topic string, payload []byte) (any, error)
 	Journal func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
 	Health  func() []Component
+	// Chain tells which link of the chain is broken, and since when.
+	Chain func() *health.Report
 	// Ready says why the hub cannot do its work yet; nil means it can.
 	Ready func() error
 	// Metrics writes the hub's metrics in the Prometheus text format; the
@@ -127,13 +130,4 @@ type JournalEntry struct {
 	AlarmID string          `json:"alarm_id,omitempty"`
 	By      string          `json:"by,omitempty"` // who
 	Detail  telemetry.Label `json:"detail,omitzero"`
-}
-
-// Component is one link of the chain from sensor to store.
-type Component struct {
-	Name   string          `json:"name"`
-	Label  telemetry.Label `json:"label,omitzero"`
-	State  string          `json:"state"` // ok, warn, fail
-	Since  time.Time       `json:"since,omitzero"`
-	Detail telemetry.Label `json:"detail,omitzero"`
 }

@@ -153,7 +153,11 @@ func (c *Consumer) gateway(site, gw string) *gateway {
 func (c *Consumer) payload(t wire.Topic, payload []byte, received time.Time) {
 	p, err := wire.Decode(t, payload)
 	if err != nil {
-		c.count(func(s *Stats) { s.BadPayloads++ })
+		c.mu.Lock()
+		c.stats.BadPayloads++
+		g := c.gateway(t.Site, t.Gateway)
+		g.status.RefusedAt, g.status.Refused = received, err.Error()
+		c.mu.Unlock()
 		c.log.Warn("payload refused", "site", t.Site, "gateway", t.Gateway, "bytes", len(payload), "error", err)
 		return
 	}

@@ -117,7 +117,9 @@ type GatewayStatus struct {
 	Site, Gateway string
 	State         wire.State // zero before the first one came
 	StateAt       time.Time  // when State came
-	PayloadAt     time.Time  // when the last payload came
+	PayloadAt     time.Time  // when the last payload came that could be read
+	RefusedAt     time.Time  // when the last one came that could not
+	Refused       string     // why not
 	// Header is that of the last payload on the live lane.
 	Header wire.Header
 	// Queued is the memory of its records that wait for the store.
