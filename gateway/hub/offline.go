@@ -42,6 +42,12 @@ func ReadLedger(ctx context.Context, cfg Config, q console.LedgerQuery) (_ []led
 	return l.Account(ctx, ledgerQuery(q, s))
 }
 
+// ReadQuarantine lists the lines in quarantine beside a running hub or without
+// one; see console.Quarantine.
+func ReadQuarantine(cfg Config, f console.QuarantineFilter, limit int) ([]console.QuarantineEntry, int, error) {
+	return kept{quarantine: ingest.ReadOnlyQuarantine(filepath.Join(cfg.State.Dir, "quarantine"))}.Find(f, limit)
+}
+
 // Importer stores what no board sends, without a running hub: it holds
 // state.dir as a hub would.
 type Importer struct {

@@ -23,7 +23,8 @@ func (h *Hub) consoleOptions() console.Options {
 	return console.Options{
 		Feed: h.feed, Sites: sites, Alarms: h.judge, History: h.store, Limits: h.limits,
 		Gateways: h.gateways, Ledger: h.account, Import: h.importPayload, Journal: h.journalEntries, Health: h.health, Chain: h.chain.Report,
-		Ready: h.ready, Metrics: h.metrics, Logger: h.log,
+		Quarantine: kept{h.quarantine, h.consumer},
+		Ready:      h.ready, Metrics: h.metrics, Logger: h.log,
 	}
 }
 

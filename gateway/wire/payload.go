@@ -123,13 +123,20 @@ func Decode(t Topic, payload []byte) (Payload, error) {
 	for i := range h.Count {
 		var line []byte
 		line, body, _ = bytes.Cut(body, []byte("\n"))
-		r := Record{Epoch: h.Epoch, Seq: h.First + uint64(i), Line: line}
-		if err := parseLine(&r, t.Site, t.Gateway); err != nil {
-			r = Record{Epoch: r.Epoch, Seq: r.Seq, Line: line, Err: err}
-		}
-		p.Records = append(p.Records, r)
+		p.Records = append(p.Records, ReadLine(t.Site, t.Gateway, h.Epoch, h.First+uint64(i), line))
 	}
 	return p, nil
+}
+
+// ReadLine reads one line of a board's payload, whose place by the header is
+// epoch and seq. A line that breaks the contract has its Record.Err. The Record
+// aliases line.
+func ReadLine(site, gateway string, epoch, seq uint64, line []byte) Record {
+	r := Record{Epoch: epoch, Seq: seq, Line: line}
+	if err := parseLine(&r, site, gateway); err != nil {
+		return Record{Epoch: epoch, Seq: seq, Line: line, Err: err}
+	}
+	return r
 }
 
 func (h Header) append(b []byte) []byte {

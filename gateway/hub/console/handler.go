@@ -79,13 +79,18 @@ func Handler(opt Options) http.Handler {
 	get("/api/v1/journal", s.journal)
 	get("/api/v1/ledger", s.ledger)
 	get("/api/v1/health", s.health)
+	get("/api/v1/quarantine", s.quarantine)
 	get("/healthz", s.healthz)
 	get("/readyz", s.readyz)
 	get("/metrics", s.writeMetrics)
-	mux.Handle("POST /api/v1/alarms/{id}/ack", s.api(s.ack))
-	mux.Handle("/api/v1/alarms/{id}/ack", s.api(methodNotAllowed("POST")))
-	mux.Handle("POST /api/v1/import", s.api(s.importPayload))
-	mux.Handle("/api/v1/import", s.api(methodNotAllowed("POST")))
+	post := func(path string, h func(http.ResponseWriter, *http.Request) error) {
+		mux.Handle("POST "+path, s.api(h))
+		mux.Handle(path, s.api(methodNotAllowed("POST")))
+	}
+	post("/api/v1/alarms/{id}/ack", s.ack)
+	post("/api/v1/import", s.importPayload)
+	post("/api/v1/quarantine/retry", s.retryQuarantine)
+	post("/api/v1/quarantine/drop", s.dropQuarantine)
 	mux.Handle("/api/", s.api(func(_ http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusNotFound, "there is no "+r.URL.Path, "docs/contract.md lists what there is")
 	}))

@@ -47,9 +47,11 @@ type Options struct {
 	Ledger   func(ctx context.Context, q LedgerQuery) ([]ledger.Row, error)
 	// Import stores a payload of a dead board's card, named by the topic it
 	// would have come on. An error with a method Refused is the client's fault.
-	Import  func(ctx context.Context, topic string, payload []byte) (any, error)
-	Journal func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
-	Health  func() []Component
+	Import func(ctx context.Context, topic string, payload []byte) (any, error)
+	// Quarantine are the lines that no store takes.
+	Quarantine Quarantine
+	Journal    func(ctx context.Context, q JournalQuery) ([]JournalEntry, error)
+	Health     func() []Component
 	// Chain tells which link of the chain is broken, and since when.
 	Chain func() *health.Report
 	// Ready says why the hub cannot do its work yet; nil means it can.

@@ -156,8 +156,8 @@ func TestQuarantineSurvivesTornLine(t *testing.T) {
 	if err := q.Add([]Entry{NewEntry(time.Now(), "s", "g", 9, 6, "why", []byte("x"))}); err != nil {
 		t.Fatal(err)
 	}
-	es, err := q.List(4)
-	if err != nil || len(es) != 4 {
+	es, total, err := q.Find(Filter{}, 4)
+	if err != nil || len(es) != 4 || total != 6 {
 		t.Fatalf("%+v, %v", es, err)
 	}
 	for i, e := range es {
@@ -165,7 +165,7 @@ func TestQuarantineSurvivesTornLine(t *testing.T) {
 			t.Errorf("entry %d is seq %d", i, e.Seq)
 		}
 	}
-	if all, _ := q.List(100); len(all) != 6 || all[5].Line != "a\\b\"c" {
+	if all, _, _ := q.Find(Filter{}, 100); len(all) != 6 || all[5].Line != "a\\b\"c" {
 		t.Fatalf("%+v", all)
 	}
 }

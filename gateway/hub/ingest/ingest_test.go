@@ -318,8 +318,8 @@ func TestQuarantine(t *testing.T) {
 		if r.upto() != 4 || len(r.stored) != 2 {
 			t.Fatalf("committed to %d, stored %v: a bad line must hold nothing up", r.upto(), r.stored)
 		}
-		es, err := r.cfg.Quarantine.List(10)
-		if err != nil || len(es) != 2 {
+		es, total, err := r.cfg.Quarantine.Find(Filter{}, 10)
+		if err != nil || len(es) != 2 || total != 2 {
 			t.Fatalf("%+v, %v", es, err)
 		}
 		if es[0].Seq != 2 || es[0].Reason != "field type conflict" || es[0].Line != lines[1] {

@@ -1,12 +1,10 @@
 package ingest
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -30,6 +28,27 @@ type Entry struct {
 	Reason  string    `json:"reason"`
 	Line    string    `json:"line,omitempty"` // as it came
 	Raw     []byte    `json:"raw,omitempty"`  // base64, in place of Line when that is not UTF-8
+}
+
+// ID names the record: site/gateway/epoch/seq.
+func (e Entry) ID() string { return fmt.Sprintf("%s/%s/%d/%d", e.Site, e.Gateway, e.Epoch, e.Seq) }
+
+// bytes returns the line as it came.
+func (e Entry) bytes() []byte {
+	if e.Raw != nil {
+		return e.Raw
+	}
+	return []byte(e.Line)
+}
+
+// Filter chooses among entries; what is empty does not matter.
+type Filter struct {
+	Site, Gateway string
+	ID            string
+}
+
+func (f Filter) match(e *Entry) bool {
+	return (f.Site == "" || f.Site == e.Site) && (f.Gateway == "" || f.Gateway == e.Gateway) && (f.ID == "" || f.ID == e.ID())
 }
 
 // NewEntry returns the entry of a line, which it copies.
@@ -60,6 +79,10 @@ func OpenQuarantine(dir string) (*Quarantine, error) {
 	}
 	return &Quarantine{dir: dir}, nil
 }
+
+// ReadOnlyQuarantine is the quarantine in dir, to be read only: nothing is made,
+// and a folder that is not there is an empty one.
+func ReadOnlyQuarantine(dir string) *Quarantine { return &Quarantine{dir: dir} }
 
 // Close closes the file being written.
 func (q *Quarantine) Close() error {
@@ -133,11 +156,7 @@ func (q *Quarantine) begin() error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(q.dir)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := syncDir(q.dir); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	q.file, q.size = f, 0
@@ -146,7 +165,7 @@ func (q *Quarantine) begin() error {
 
 func (q *Quarantine) names() ([]string, error) {
 	list, err := os.ReadDir(q.dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	var names []string
@@ -157,54 +176,4 @@ func (q *Quarantine) names() ([]string, error) {
 	}
 	slices.Sort(names)
 	return names, nil
-}
-
-// List returns the newest entries, at most limit, newest first. A line torn by
-// a power cut was never counted as kept and is left out.
-func (q *Quarantine) List(limit int) ([]Entry, error) {
-	names, err := q.names()
-	if err != nil {
-		return nil, fmt.Errorf("quarantine: %w", err)
-	}
-	out := []Entry{}
-	for i := len(names) - 1; i >= 0 && len(out) < limit; i-- {
-		es, err := readEntries(filepath.Join(q.dir, names[i]), limit-len(out))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // removed meanwhile
-		}
-		if err != nil {
-			return nil, fmt.Errorf("quarantine: %w", err)
-		}
-		out = append(out, es...)
-	}
-	return out, nil
-}
-
-// readEntries returns the last n entries of a file, newest first.
-func readEntries(path string, n int) ([]Entry, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	r := bufio.NewReader(f)
-	var last []Entry
-	for {
-		line, err := r.ReadBytes('\n')
-		if err != nil && err != io.EOF {
-			return nil, err
-		}
-		var e Entry
-		if err == nil && json.Unmarshal(line, &e) == nil {
-			if last = append(last, e); len(last) >= 2*n+64 {
-				last = append(last[:0], last[len(last)-n:]...)
-			}
-		}
-		if err == io.EOF {
-			break
-		}
-	}
-	last = last[max(0, len(last)-n):]
-	slices.Reverse(last)
-	return last, nil
 }

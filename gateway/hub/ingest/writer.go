@@ -145,14 +145,19 @@ func (c *Consumer) work(batch []item) *work {
 			w.reject(i, it.rec.Err.Error())
 			continue
 		}
-		row := Row{Line: it.rec.Line, Record: it.rec.Sample}
-		if it.rec.Kind != wire.Reading {
-			row.Record.Kind = ""
-		}
-		w.rows = append(w.rows, row)
+		w.rows = append(w.rows, rowOf(it.rec))
 		w.index = append(w.index, i)
 	}
 	return w
+}
+
+// rowOf is the row of a record that could be read.
+func rowOf(r wire.Record) Row {
+	row := Row{Line: r.Line, Record: r.Sample}
+	if r.Kind != wire.Reading {
+		row.Record.Kind = ""
+	}
+	return row
 }
 
 func (w *work) reject(i int, reason string) {

@@ -226,7 +226,8 @@ func (l *Ledger) Release(site, gateway string, epochID, seq uint64) {
 
 // Settle notes that the store, or the quarantine, has made a record durable.
 // What a gap or the end of an epoch says counts from here. Nothing of it is
-// told to a board before Sync.
+// told to a board before Sync. A record in quarantine that the store has taken
+// at a later try is settled again, as stored.
 func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -240,7 +241,12 @@ func (l *Ledger) Settle(site, gateway string, r wire.Record, quarantined bool) {
 	if quarantined {
 		e.quarantined.Add(r.Seq, r.Seq)
 	} else {
+		e.quarantined.Remove(r.Seq, r.Seq) // the store has taken it after all
 		e.stored.Add(r.Seq, r.Seq)
+	}
+	if r.Err == nil && e.unplaced.Has(r.Seq) { // it can be read now
+		e.unplaced.Remove(r.Seq, r.Seq)
+		known = false
 	}
 	if r.Err != nil { // its content is not believed
 		if !known {
