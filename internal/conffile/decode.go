@@ -16,7 +16,7 @@ import (
 type Scalar string
 
 // ScalarUnmarshaler is for types that accept a plain scalar. A struct that
-// implements it (on its pointer) accepts a mapping as well.
+// implements it (on its pointer) accepts a mapping as well, a slice a list.
 type ScalarUnmarshaler interface {
 	// UnmarshalScalar sets the receiver from the scalar's text; its error is
 	// shown at the scalar's place and should say what is accepted.
@@ -63,7 +63,7 @@ func (d *Doc) decode(n ast.Node, v reflect.Value) {
 		return
 	}
 	text, isScalar := scalarText(n)
-	if u, ok := v.Addr().Interface().(ScalarUnmarshaler); ok && (isScalar || v.Kind() != reflect.Struct) {
+	if u, ok := v.Addr().Interface().(ScalarUnmarshaler); ok && (isScalar || v.Kind() != reflect.Struct && v.Kind() != reflect.Slice) {
 		if !isScalar {
 			d.fail(at, "want a single value here, not "+shape(n))
 		} else if err := u.UnmarshalScalar(text); err != nil {

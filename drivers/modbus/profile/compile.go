@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"math/big"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -43,7 +44,8 @@ func (c *compiler) errorf(p conffile.Path, format string, args ...any) {
 func (c *compiler) compile(raw *rawProfile, given map[string]string) *Profile {
 	c.fillParams(raw, given)
 	p := &Profile{ID: raw.ID, Vendor: raw.Vendor, Model: raw.Model, Kind: raw.Kind, Label: raw.Label, Source: raw.Source,
-		Unproven: raw.Unproven, Notes: raw.Notes, Serial: raw.Serial, Limits: raw.Limits, Every: cmp.Or(raw.Every, defaultEvery)}
+		Unproven: raw.Unproven, Notes: raw.Notes, Serial: raw.Serial, Limits: raw.Limits,
+		UsedAt: raw.UsedAt, Transport: raw.Transport, Book: raw.Book, SharesUnit: raw.SharesUnit, Every: cmp.Or(raw.Every, defaultEvery)}
 	if raw.Kind == "" {
 		c.errorf(c.at.With("kind"), "kind is missing; say what the device is, for example kind: heat_meter")
 	} else if !telemetry.ValidKind(raw.Kind) {
@@ -51,6 +53,8 @@ func (c *compiler) compile(raw *rawProfile, given map[string]string) *Profile {
 	}
 	c.byteLE = c.order(c.at.With("byte_order"), "byte_order", raw.ByteOrder, false)
 	c.period(c.at.With("every"), p.Every)
+	c.words(c.at.With("used_at"), raw.UsedAt, "plants", plants)
+	c.words(c.at.With("transport"), raw.Transport, "transports", []string{"rtu", "tcp"})
 	c.limits(&p.Limits)
 	c.serial(p.Serial)
 	c.readBlocks(raw.Blocks, p.Limits.MaxRegisters)
@@ -105,19 +109,45 @@ func (c *compiler) fillParams(raw *rawProfile, given map[string]string) {
 }
 
 // present reports whether the point exists with these parameters.
-func (c *compiler) present(rp rawPoint, params map[string]rawParam) bool {
-	for name, want := range rp.When {
+func (c *compiler) present(rp rawPoint, params map[string]rawParam) (here bool) {
+	here = true
+	for _, name := range slices.Sorted(maps.Keys(rp.When)) {
+		want := rp.When[name]
 		param, ok := params[name]
 		if !ok {
 			c.errorf(rp.at.With("when"), "there is no parameter %q%s", name, suggest(name, slices.Sorted(maps.Keys(params))))
-		} else if !slices.Contains(param.OneOf, want) {
-			c.errorf(rp.at.With("when"), "parameter %s is never %q; it is one of %s", name, want, strings.Join(param.OneOf, ", "))
+			here = false
+			continue
 		}
-		if c.params[name] != want {
-			return false
+		for i, w := range want {
+			if !slices.Contains(param.OneOf, w) {
+				at := rp.at.With("when", name, i)
+				if !c.doc.Has(at) {
+					at = rp.at.With("when", name)
+				}
+				c.errorf(at, "parameter %s is never %q; it is one of %s", name, w, strings.Join(param.OneOf, ", "))
+			}
+		}
+		if !slices.Contains(want, c.params[name]) {
+			here = false
 		}
 	}
-	return true
+	return here
+}
+
+// plants are the kinds of plant that used_at names.
+var plants = []string{"district-heating", "sewage", "computing-centre", "power-substation", "gas-storage", "cold-chain"}
+
+// words checks a list of words, each of them known and there once.
+func (c *compiler) words(at conffile.Path, list []string, what string, known []string) {
+	for i, w := range list {
+		switch {
+		case !slices.Contains(known, w):
+			c.errorf(at.With(i), "%q is none of the %s: %s", w, what, strings.Join(known, ", "))
+		case slices.Index(list, w) < i:
+			c.errorf(at.With(i), "%q stands here a second time", w)
+		}
+	}
 }
 
 func (c *compiler) limits(l *Limits) {
@@ -164,12 +194,20 @@ func (c *compiler) serial(s Serial) {
 func (c *compiler) readBlocks(raw []rawBlock, most int) {
 	for i, b := range raw {
 		at := c.at.With("blocks", i)
-		t := c.table(at, b.Table, 0)
-		if b.Count == 0 || int(b.Count) > most || int(b.Address)+int(b.Count) > 1<<16 {
-			c.errorf(at.With("count"), "a block of %d from %d does not fit a request of at most %d", b.Count, b.Address, most)
-			continue
+		for _, name := range fill(reflect.ValueOf(&b).Elem(), c.params) {
+			c.errorf(at, "${%s} names no parameter of this profile%s", name, suggest(name, slices.Sorted(maps.Keys(c.params))))
 		}
-		c.blocks = append(c.blocks, Span{t, b.Address, b.Count})
+		t := c.table(at, b.Table, 0)
+		address, ok := c.place(at, b.Address)
+		switch {
+		case b.Address == "":
+			c.errorf(at.With("address"), "address is missing; it is the zero-based protocol address of the block's first register")
+		case !ok:
+		case b.Count == 0 || int(b.Count) > most || int(address)+int(b.Count) > 1<<16:
+			c.errorf(at.With("count"), "a block of %d from %d does not fit a request of at most %d", b.Count, address, most)
+		default:
+			c.blocks = append(c.blocks, Span{t, address, b.Count})
+		}
 	}
 }
 

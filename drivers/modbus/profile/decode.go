@@ -353,7 +353,12 @@ func (p *Point) text(own []uint16) (telemetry.Value, telemetry.Quality) {
 	case Days2000:
 		s, ok = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC).AddDate(0, 0, int(p.join(own))).Format(time.DateOnly), true
 	case DateTime6:
-		s, ok = dateTime(p.bytes(own))
+		b := p.bytes(own)
+		s, ok = dateTime(2000+int(b[0]), b[1], b[2], b[3], b[4], b[5])
+	case DateTime3:
+		b := p.bytes(own)
+		s, ok = dateTime(1900+int(b[2]), b[0], b[1], b[3], b[4], b[5])
+		ok = ok && b[2] <= 199
 	default:
 		s, ok = cleanText(p.bytes(own)[:p.Length])
 	}
@@ -382,10 +387,9 @@ func (p *Point) bytes(own []uint16) []byte {
 	return b
 }
 
-func dateTime(b []byte) (string, bool) {
-	year, month, d, h, m, s := 2000+int(b[0]), time.Month(b[1]), int(b[2]), int(b[3]), int(b[4]), int(b[5])
-	t := time.Date(year, month, d, h, m, s, 0, time.UTC)
-	if t.Month() != month || t.Day() != d || t.Hour() != h || t.Minute() != m || t.Second() != s {
+func dateTime(year int, month, d, h, m, s byte) (string, bool) {
+	t := time.Date(year, time.Month(month), int(d), int(h), int(m), int(s), 0, time.UTC)
+	if t.Month() != time.Month(month) || t.Day() != int(d) || t.Hour() != int(h) || t.Minute() != int(m) || t.Second() != int(s) {
 		return "", false
 	}
 	return t.Format("2006-01-02T15:04:05"), true

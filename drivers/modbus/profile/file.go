@@ -13,21 +13,25 @@ import (
 
 // rawProfile is a profile as it is written.
 type rawProfile struct {
-	ID        string
-	Vendor    string
-	Model     string
-	Kind      string
-	Label     telemetry.Label
-	Source    Source
-	Unproven  []string
-	Notes     []string
-	Serial    Serial
-	Limits    Limits
-	ByteOrder string `yaml:"byte_order"` // default of the points
-	Every     time.Duration
-	Params    map[string]rawParam
-	Blocks    []rawBlock
-	Points    []rawPoint
+	ID         string
+	Vendor     string
+	Model      string
+	Kind       string
+	Label      telemetry.Label
+	Source     Source
+	Unproven   []string
+	Notes      []string
+	Serial     Serial
+	Limits     Limits
+	UsedAt     []string `yaml:"used_at"`
+	Transport  []string
+	Book       string // how the maker's book counts, for the reader
+	ByteOrder  string `yaml:"byte_order"` // default of the points
+	SharesUnit bool   `yaml:"shares_unit"`
+	Every      time.Duration
+	Params     map[string]rawParam
+	Blocks     []rawBlock
+	Points     []rawPoint
 }
 
 // rawParam is a setting that only the technician on site knows.
@@ -41,33 +45,35 @@ type rawParam struct {
 // rawBlock is a run of registers that only make sense read together.
 type rawBlock struct {
 	Table   string
-	Address uint16
+	Address conffile.Scalar
 	Count   uint16
 }
 
 type rawPoint struct {
-	Name      string
-	Label     telemetry.Label
-	When      map[string]string // the point is there only with these parameters
-	Table     string
-	Address   *uint16
-	Type      string
-	WordOrder string `yaml:"word_order"`
-	ByteOrder string `yaml:"byte_order"`
-	Encoding  string
-	Scale     conffile.Scalar
-	Offset    conffile.Scalar
-	Unit      string
-	As        string // canonical unit, where the usual one of the dimension is not meant
-	Class     string
-	ScaleFrom *rawScaleFrom `yaml:"scale_from"`
-	UnitFrom  *rawUnitFrom  `yaml:"unit_from"`
-	Validity  *rawValidity
-	Invalid   []Sentinel
-	Enum      map[int64]telemetry.Label
-	Bits      map[int64]telemetry.Label
-	Counter   *bool
-	WrapsAt   uint64 `yaml:"wraps_at"`
+	Name       string
+	Label      telemetry.Label
+	When       map[string]values // the point is there only with these parameters
+	Table      string
+	Address    conffile.Scalar // a sum, see sum
+	DocAddress conffile.Scalar `yaml:"doc_address"`
+	UnitOffset conffile.Scalar `yaml:"unit_offset"` // a sum too
+	Type       string
+	WordOrder  string `yaml:"word_order"`
+	ByteOrder  string `yaml:"byte_order"`
+	Encoding   string
+	Scale      conffile.Scalar
+	Offset     conffile.Scalar
+	Unit       string
+	As         string // canonical unit, where the usual one of the dimension is not meant
+	Class      string
+	ScaleFrom  *rawScaleFrom `yaml:"scale_from"`
+	UnitFrom   *rawUnitFrom  `yaml:"unit_from"`
+	Validity   *rawValidity
+	Invalid    []Sentinel
+	Enum       map[int64]telemetry.Label
+	Bits       map[int64]telemetry.Label
+	Counter    *bool
+	WrapsAt    uint64 `yaml:"wraps_at"`
 
 	FrozenAfter time.Duration `yaml:"frozen_after"`
 
@@ -81,19 +87,19 @@ type rawPoint struct {
 
 type rawScaleFrom struct {
 	Table   string
-	Address *uint16
+	Address conffile.Scalar
 	Rule    string
 }
 
 type rawUnitFrom struct {
 	Table   string
-	Address *uint16
+	Address conffile.Scalar
 	Units   map[int64]string
 }
 
 type rawValidity struct {
 	Table      string
-	Address    *uint16
+	Address    conffile.Scalar
 	Mask       uint16
 	Good       []int64
 	OverRange  []int64 `yaml:"over_range"`
@@ -103,11 +109,25 @@ type rawValidity struct {
 // rawRange is in the point's source unit, as the maker's book has it.
 type rawRange struct{ Min, Max conffile.Scalar }
 
+// values is one value, or a list of them.
+type values []string
+
+// UnmarshalScalar reads the short form, one value.
+func (v *values) UnmarshalScalar(text string) error {
+	*v = values{text}
+	return nil
+}
+
 var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
 
 // fill replaces ${name} in every text of p, its register descriptions
 // included, and returns the names that no parameter has.
 func (p *rawPoint) fill(params map[string]string) (unknown []string) {
+	return fill(reflect.ValueOf(p).Elem(), params)
+}
+
+// fill is rawPoint.fill of any value that can be set.
+func fill(of reflect.Value, params map[string]string) (unknown []string) {
 	var walk func(v reflect.Value)
 	walk = func(v reflect.Value) {
 		switch v.Kind() {
@@ -124,6 +144,26 @@ func (p *rawPoint) fill(params map[string]string) (unknown []string) {
 					walk(v.Field(i))
 				}
 			}
+		case reflect.Slice:
+			if v.Len() > 0 {
+				c := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+				reflect.Copy(c, v)
+				for i := range c.Len() {
+					walk(c.Index(i))
+				}
+				v.Set(c)
+			}
+		case reflect.Map:
+			if v.Len() > 0 {
+				c := reflect.MakeMapWithSize(v.Type(), v.Len())
+				for _, k := range v.MapKeys() {
+					e := reflect.New(v.Type().Elem()).Elem()
+					e.Set(v.MapIndex(k))
+					walk(e)
+					c.SetMapIndex(k, e)
+				}
+				v.Set(c)
+			}
 		case reflect.String:
 			if s := v.String(); strings.Contains(s, "${") {
 				v.SetString(reference.ReplaceAllStringFunc(s, func(ref string) string {
@@ -137,7 +177,7 @@ func (p *rawPoint) fill(params map[string]string) (unknown []string) {
 			}
 		}
 	}
-	walk(reflect.ValueOf(p).Elem())
+	walk(of)
 	return unknown
 }
 

@@ -35,7 +35,7 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 	if c.bad {
 		return p, false
 	}
-	p = Point{Table: c.table(rp.at, rp.Table, 0), SourceUnit: rp.Unit, WrapsAt: rp.WrapsAt, Access: rp.Access, Every: rp.Every}
+	p = Point{Table: c.table(rp.at, rp.Table, 0), SourceUnit: rp.Unit, WrapsAt: rp.WrapsAt, Access: rp.Access, Note: rp.Note, Every: rp.Every}
 	p.Name, p.Label, p.Counter = rp.Name, rp.Label, rp.Counter != nil && *rp.Counter
 	if p.Every == 0 {
 		p.Every = prof.Every
@@ -136,7 +136,7 @@ func (c *compiler) encoding(rp rawPoint, p *Point) {
 		fits = p.Type == U32
 	case Days2000:
 		fits = p.Type == U16
-	case DateTime6:
+	case DateTime6, DateTime3:
 		fits = p.Type == U16
 		p.Words = 3
 	default:
@@ -152,14 +152,21 @@ func (c *compiler) encoding(rp rawPoint, p *Point) {
 }
 
 var encodingNames = []string{string(LowByte), string(HighByte), string(BitField), string(OneHot), string(BCD), string(SignMagnitude), string(Base10000),
-	string(IntPlusFraction), string(HiLoVersion), string(HHMM), string(UnixTime), string(Days2000), string(DateTime6)}
+	string(IntPlusFraction), string(HiLoVersion), string(HHMM), string(UnixTime), string(Days2000), string(DateTime6), string(DateTime3)}
 
 func (c *compiler) address(rp rawPoint, p *Point, most int) {
-	if rp.Address == nil {
+	if rp.Address == "" {
 		c.errorf(rp.at.With("address"), "address is missing; it is the zero-based protocol address, not the number 4xxxx of the book")
 		return
 	}
-	p.Address = *rp.Address
+	p.DocAddress = string(rp.DocAddress)
+	if rp.UnitOffset != "" {
+		p.UnitOffset = uint8(c.sum(rp.at.With("unit_offset"), "unit_offset", rp.UnitOffset, maxUnitOffset))
+	}
+	at, ok := c.place(rp.at, rp.Address)
+	if p.Address = at; !ok {
+		return
+	}
 	if int(p.Address)+int(p.Words) > 1<<16 {
 		c.errorf(rp.at.With("address"), "%d registers from %d go beyond the last address, 65535", p.Words, p.Address)
 	}
@@ -172,7 +179,7 @@ func (c *compiler) address(rp rawPoint, p *Point, most int) {
 // isText reports whether the point gives a text.
 func (p *Point) isText() bool {
 	switch p.Encoding {
-	case HiLoVersion, HHMM, UnixTime, Days2000, DateTime6:
+	case HiLoVersion, HHMM, UnixTime, Days2000, DateTime6, DateTime3:
 		return true
 	}
 	return p.Type == Text
@@ -268,10 +275,8 @@ func (c *compiler) scaleFrom(rp rawPoint, p *Point) {
 		return
 	}
 	at := rp.at.With("scale_from")
-	p.ScaleFrom = &ScaleFrom{Table: c.aux(at, sf.Table, sf.Address, p), Rule: sf.Rule}
-	if sf.Address != nil {
-		p.ScaleFrom.Address = *sf.Address
-	}
+	p.ScaleFrom = &ScaleFrom{Rule: sf.Rule}
+	p.ScaleFrom.Table, p.ScaleFrom.Address = c.aux(at, sf.Table, sf.Address, p)
 	if !slices.Contains([]string{rulePow10, ruleDecimals, ruleTimes}, sf.Rule) {
 		c.errorf(at.With("rule"), "rule is %q; it is pow10 (times 10^register), decimals (divided by 10^register) or times (times the register)", sf.Rule)
 	}
@@ -283,10 +288,8 @@ func (c *compiler) unitFrom(rp rawPoint, p *Point, scale, offset *big.Rat) {
 		return
 	}
 	at := rp.at.With("unit_from")
-	p.UnitFrom = &UnitFrom{Table: c.aux(at, uf.Table, uf.Address, p), Units: uf.Units, conv: map[int64]*conv{}}
-	if uf.Address != nil {
-		p.UnitFrom.Address = *uf.Address
-	}
+	p.UnitFrom = &UnitFrom{Units: uf.Units, conv: map[int64]*conv{}}
+	p.UnitFrom.Table, p.UnitFrom.Address = c.aux(at, uf.Table, uf.Address, p)
 	if p.Unit == "" {
 		c.errorf(rp.at.With("unit"), "a point with unit_from needs unit: too, the one its values are stored in")
 		return
@@ -306,14 +309,17 @@ func (c *compiler) unitFrom(rp rawPoint, p *Point, scale, offset *big.Rat) {
 
 // aux reads the place of a register that tells something about the value and
 // adds it to what the point needs.
-func (c *compiler) aux(at conffile.Path, table string, address *uint16, p *Point) Table {
+func (c *compiler) aux(at conffile.Path, table string, address conffile.Scalar, p *Point) (Table, uint16) {
 	t := c.table(at, table, p.Table)
-	if address == nil {
+	if address == "" {
 		c.errorf(at.With("address"), "address is missing; it is the zero-based protocol address")
-		return t
+		return t, 0
 	}
-	p.needs = c.addSpan(p.needs, Span{t, *address, 1})
-	return t
+	a, ok := c.place(at, address)
+	if ok {
+		p.needs = c.addSpan(p.needs, Span{t, a, 1})
+	}
+	return t, a
 }
 
 func (c *compiler) validity(rp rawPoint, p *Point) {
@@ -322,11 +328,8 @@ func (c *compiler) validity(rp rawPoint, p *Point) {
 		return
 	}
 	at := rp.at.With("validity")
-	t := c.aux(at, v.Table, v.Address, p)
-	p.Validity = &Validity{Table: t, Mask: v.Mask, Good: v.Good, OverRange: v.OverRange, UnderRange: v.UnderRange}
-	if v.Address != nil {
-		p.Validity.Address = *v.Address
-	}
+	p.Validity = &Validity{Mask: v.Mask, Good: v.Good, OverRange: v.OverRange, UnderRange: v.UnderRange}
+	p.Validity.Table, p.Validity.Address = c.aux(at, v.Table, v.Address, p)
 	if v.Mask == 0 {
 		p.Validity.Mask = math.MaxUint16
 	}

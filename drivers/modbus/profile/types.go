@@ -19,6 +19,10 @@ type Profile struct {
 	Notes         []string
 	Serial        Serial
 	Limits        Limits
+	UsedAt        []string      // kinds of plant it is found in
+	Transport     []string      // rtu, tcp; none is not known
+	Book          string        // how the maker's book counts its registers
+	SharesUnit    bool          // another device on the bus may have its unit address
 	Every         time.Duration // default period of its points
 	Points        []Point       // in the file's order
 }
@@ -181,6 +185,10 @@ const (
 	UnixTime        Encoding = "unix-time"          // string, RFC 3339 in UTC, from seconds since 1970
 	Days2000        Encoding = "days-since-2000"    // string "2006-01-02"
 	DateTime6       Encoding = "datetime-6-bytes"   // string; year, month, day, hour, minute, second, a byte each, in 3 registers
+	// DateTime3 is a string of 3 registers, high and low byte: month, day; year since 1900 (0 to 199), hour; minute, second.
+	// Source: Schneider Electric 63230-500-225A2, appendix B, and FAQ FA296948, whose example it is: 0119 640B 063B is
+	// 2000-01-25 11:06:59.
+	DateTime3 Encoding = "datetime-3-registers"
 )
 
 // Span is a run of registers or bits that must come in one request.
@@ -198,6 +206,8 @@ type Point struct {
 
 	Table      Table
 	Address    uint16 // zero-based protocol address of the first word
+	DocAddress string // the number the maker prints; "" is not told
+	UnitOffset uint8  // it is read under the device's unit address plus this
 	Type       Type
 	Length     uint16 // characters of a Text
 	Words      uint16 // registers (or bits) that the value itself takes
@@ -223,7 +233,8 @@ type Point struct {
 	FrozenAfter time.Duration
 
 	Every  time.Duration // default period
-	Access string        // ro, rw or wo in the maker's book, for reference: we only read
+	Access string        // ro or rw in the maker's book, for reference: we only read
+	Note   string        // what a technician should know
 
 	conv  conv // raw to canonical, exactly
 	needs []Span

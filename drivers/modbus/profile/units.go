@@ -39,16 +39,21 @@ var units = map[string]unit{
 	"bar": {"pressure", "bar", "1", ""}, "mbar": {"pressure", "bar", "1/1000", ""}, "Pa": {"pressure", "bar", "1/100000", ""}, "hPa": {"pressure", "bar", "1/1000", ""},
 	"kPa": {"pressure", "bar", "1/100", ""}, "MPa": {"pressure", "bar", "10", ""}, "psi": {"pressure", "bar", "6894757293168/100000000000000", ""},
 	"L/s": {"flow", "L/s", "1", ""}, "L/min": {"flow", "L/s", "1/60", ""}, "L/h": {"flow", "L/s", "1/3600", ""}, "m3/h": {"flow", "L/s", "10/36", ""}, "m3/s": {"flow", "L/s", "1000", ""}, "cm3/min": {"flow", "L/s", "1/60000", ""},
+	"gal/s": {"flow", "L/s", "3785411784/1000000000", ""}, "gal/min": {"flow", "L/s", "3785411784/60000000000", ""}, "gal/h": {"flow", "L/s", "3785411784/3600000000000", ""},
+	"ft3/h": {"flow", "L/s", "28316846592/3600000000000", ""}, "ft3/min": {"flow", "L/s", "28316846592/60000000000", ""}, "m3/min": {"flow", "L/s", "1000/60", ""}, "m3/d": {"flow", "L/s", "1000/86400", ""},
 	"Nm3/h": {"normal flow", "Nm3/h", "1", ""}, "Nm3": {"normal volume", "Nm3", "1", ""},
-	"m3": {"volume", "m3", "1", ""}, "L": {"volume", "m3", "1/1000", ""},
+	"m3": {"volume", "m3", "1", ""}, "L": {"volume", "m3", "1/1000", ""}, "gal": {"volume", "m3", "3785411784/1000000000000", ""}, "ft3": {"volume", "m3", "28316846592/1000000000000", ""},
+	"kg": {"mass", "kg", "1", ""}, "g": {"mass", "kg", "1/1000", ""}, "t": {"mass", "kg", "1000", ""},
 	"kg/s": {"mass flow", "kg/s", "1", ""}, "t/h": {"mass flow", "kg/s", "10/36", ""}, "kg/h": {"mass flow", "kg/s", "1/3600", ""},
-	"m": {"length", "m", "1", ""}, "cm": {"length", "m", "1/100", ""}, "mm": {"length", "m", "1/1000", ""},
-	"m/s": {"speed", "m/s", "1", ""}, "mm/s": {"vibration", "mm/s", "1", ""}, "rpm": {"rotation", "rpm", "1", ""}, "deg": {"angle", "deg", "1", ""},
+	"m": {"length", "m", "1", ""}, "cm": {"length", "m", "1/100", ""}, "mm": {"length", "m", "1/1000", ""}, "ft": {"length", "m", "3048/10000", ""}, "in": {"length", "m", "254/10000", ""},
+	"m/s": {"speed", "m/s", "1", ""}, "ft/s": {"speed", "m/s", "3048/10000", ""}, "mm/s": {"vibration", "mm/s", "1", ""}, "rpm": {"rotation", "rpm", "1", ""}, "deg": {"angle", "deg", "1", ""},
 	"s": {"time", "s", "1", ""}, "ms": {"time", "s", "1/1000", ""}, "min": {"time", "s", "60", ""}, "h": {"time", "h", "1", ""}, "d": {"time", "h", "24", ""},
-	"%":    {"share", "%", "1", ""},
+	"%": {"share", "%", "1", ""}, "%FSD": {"share", "%", "1", ""}, // of the full scale of the instrument
+	"ohm/m": {"resistance of a length", "ohm/m", "1", ""}, "ohm/ft": {"resistance of a length", "ohm/m", "10000/3048", ""},
 	"mg/L": {"concentration", "mg/L", "1", ""}, "g/m3": {"concentration", "mg/L", "1", ""}, "g/L": {"concentration", "mg/L", "1000", ""}, "ug/L": {"concentration", "mg/L", "1/1000", ""},
 	"ppm": {"volume share", "ppm", "1", ""}, "ppb": {"volume share", "ppm", "1/1000", ""}, "%LEL": {"explosive share", "%LEL", "1", ""},
-	"NTU": {"turbidity", "NTU", "1", ""}, "pH": {"acidity", "pH", "1", ""}, "uS/cm": {"conductivity", "uS/cm", "1", ""}, "mS/cm": {"conductivity", "uS/cm", "1000", ""},
+	"NTU": {"turbidity", "NTU", "1", ""}, "FNU": {"turbidity", "NTU", "1", ""}, "FTU": {"turbidity", "NTU", "1", ""}, // all three scatter at 90 degrees, scaled by formazin
+	"EBC": {"haze", "EBC", "1", ""}, "pH": {"acidity", "pH", "1", ""}, "uS/cm": {"conductivity", "uS/cm", "1", ""}, "mS/cm": {"conductivity", "uS/cm", "1000", ""},
 	"MJ/Nm3": {"calorific value", "MJ/Nm3", "1", ""}, "kg/m3": {"density", "kg/m3", "1", ""}, "dB": {"level", "dB", "1", ""}, "lx": {"illuminance", "lx", "1", ""},
 }
 
