@@ -2,8 +2,10 @@ package profile_test
 
 import (
 	"bufio"
+	"cmp"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -28,30 +30,42 @@ func library(t testing.TB) *profile.Library {
 	return lib
 }
 
-// profiles returns every profile of the library; one that needs a parameter
-// in each of its forms.
+// profiles returns every profile of the library in each of its forms.
 func profiles(t testing.TB) []*profile.Profile {
 	t.Helper()
 	lib := library(t)
 	var all []*profile.Profile
 	for _, id := range lib.Names() {
-		forms := []map[string]string{nil}
-		switch id {
-		case "remond-water-probe":
-			forms = nil
-			for _, probe := range []string{"do", "do_saturation", "ph", "orp", "turbidity", "nitrate", "ammonium", "conductivity"} {
-				forms = append(forms, map[string]string{"probe": probe})
+		all = append(all, forms(t, lib, id)...)
+	}
+	return all
+}
+
+// forms returns the profile with its parameters at their defaults (one without
+// at its first value), and with each other value of each of them.
+func forms(t testing.TB, lib *profile.Library, id string) []*profile.Profile {
+	t.Helper()
+	first := map[string]string{}
+	for _, p := range lib.Params(id) {
+		first[p.Name] = cmp.Or(p.Default, p.OneOf[0])
+	}
+	choices := []map[string]string{first}
+	for _, p := range lib.Params(id) {
+		for _, v := range p.OneOf {
+			if v != first[p.Name] {
+				other := maps.Clone(first)
+				other[p.Name] = v
+				choices = append(choices, other)
 			}
-		case "qdy30a":
-			forms = []map[string]string{{"quantity": "level"}, {"quantity": "pressure"}}
 		}
-		for _, params := range forms {
-			p, err := lib.Lookup(id, params)
-			if err != nil {
-				t.Fatalf("%s %v: %v", id, params, err)
-			}
-			all = append(all, p)
+	}
+	var all []*profile.Profile
+	for _, params := range choices {
+		p, err := lib.Lookup(id, params)
+		if err != nil {
+			t.Fatalf("%s %v: %v", id, params, err)
 		}
+		all = append(all, p)
 	}
 	return all
 }
