@@ -16,10 +16,13 @@ import (
 // request whose form is still owed, one register is asked for (a probe): when
 // its answer comes, everything before it is settled.
 //
+// How long an answer is reckoned with follows the device: at least patience
+// response limits, and twice what its latest late answer took. A unit that owes
+// mostDebts answers is not asked before one has come or is reckoned with no more.
+//
 // So an old answer is taken for a new one, even to the very same request, only
-// where RTU leaves no way to tell: it comes later than patience allows after
-// its request was given up, or after mostDebts more were; the device answers
-// out of order, or one request twice, the second time after the next has gone
+// where RTU leaves no way to tell: it comes later than that after its request
+// was given up; the device answers out of order, or one request twice, the second time after the next has gone
 // out; the port was lost in between, and the answer outlasted one more limit.
 // The fault suite (fault_test.go) throws everything else.
 
@@ -32,6 +35,7 @@ type form struct {
 // debt is a request that was given up and may still be answered.
 type debt struct {
 	form
+	given time.Time // when it was given up
 	until time.Time // longer is not waited for
 }
 
@@ -40,7 +44,7 @@ type debt struct {
 const (
 	patience      = 10
 	leastPatience = 10 * time.Second
-	mostDebts     = 16
+	mostDebts     = 64
 )
 
 // reckoned is how long an answer is reckoned with after its request was given up.
@@ -48,6 +52,9 @@ func reckoned(response time.Duration) time.Duration { return max(patience*respon
 
 // debts are what one unit owes, oldest first.
 type debts []debt
+
+// full reports that nothing more may be asked for.
+func (d debts) full() bool { return len(d) >= mostDebts }
 
 func (r request) form() form { return form{r.function, r.dataBytes()} }
 
@@ -71,24 +78,25 @@ func (d debts) owes(f form) bool {
 }
 
 // settle takes the sound frame for the oldest debt of its form, and with it
-// everything older; it reports whether there was one. An exception has the
-// form of every request of its function.
-func (d *debts) settle(frame []byte) bool {
+// everything older; it reports whether there was one, and when that was given
+// up. An exception has the form of every request of its function.
+func (d *debts) settle(frame []byte) (given time.Time, was bool) {
 	for i, x := range *d {
 		if frame[1] == x.function && int(frame[2]) == x.bytes || frame[1] == x.function|0x80 {
 			*d = (*d)[i+1:]
-			return true
+			return x.given, true
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
-// add notes a request that was given up now.
-func (d *debts) add(f form, now time.Time, response time.Duration) {
-	if len(*d) == mostDebts {
+// add notes a request that was given up now, whose answer is reckoned with for
+// so long.
+func (d *debts) add(f form, now time.Time, reckoned time.Duration) {
+	if d.full() {
 		*d = (*d)[1:]
 	}
-	*d = append(*d, debt{f, now.Add(reckoned(response))})
+	*d = append(*d, debt{f, now, now.Add(reckoned)})
 }
 
 // probe is the request that settles what the unit of r owes: it begins where r

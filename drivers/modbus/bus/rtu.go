@@ -72,8 +72,10 @@ type rtu struct {
 	late [256]time.Time
 	// rest[unit] is when that unit's last transaction ended, for Timing.Pause.
 	rest [256]time.Time
-	// owed[unit] is what that unit was asked and did not answer.
+	// owed[unit] is what that unit was asked and did not answer; slow[unit] how
+	// long after its request was given up the latest late answer came.
 	owed [256]debts
+	slow [256]time.Duration
 	// opened is when the first stream came, where there is a past: answers to
 	// whoever used the line before us may follow it.
 	opened time.Time
@@ -110,6 +112,9 @@ func (r *rtu) exchange(ctx context.Context, c stream, x *exchange) ([]byte, *Err
 	}
 	owed := &r.owed[x.unit]
 	owed.forget(time.Now())
+	if owed.full() {
+		return nil, noReply("the device owes %d answers and is left alone until they can no longer come, or have", len(*owed))
+	}
 	for owed.owes(x.form()) || r.inherits[x.unit] { // again while probes are refused: each settles one
 		p := &exchange{request: owed.probe(x.request), timing: x.timing, dropped: x.dropped}
 		x.dropped = nil
@@ -157,7 +162,7 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 			limit = x.end.Add(x.timing.Response)
 		}
 		if !err.lost {
-			r.owed[x.unit].add(x.form(), x.end, x.timing.Response)
+			r.owe(x)
 		}
 		if limit.After(x.end) {
 			r.late[x.unit] = limit
@@ -184,7 +189,21 @@ func (r *rtu) once(ctx context.Context, c stream, x *exchange) ([]byte, *Error) 
 func (r *rtu) settled(frame []byte) {
 	r.trace.count(func(c *Counters) { c.Late++ })
 	r.late[frame[0]] = time.Time{}
-	r.owed[frame[0]].settle(frame)
+	r.pay(frame)
+}
+
+// owe notes that x was given up.
+func (r *rtu) owe(x *exchange) {
+	r.owed[x.unit].add(x.form(), x.end, max(reckoned(x.timing.Response), 2*r.slow[x.unit]))
+}
+
+// pay takes the sound frame for what its unit owes, and reports whether it owed that.
+func (r *rtu) pay(frame []byte) bool {
+	given, was := r.owed[frame[0]].settle(frame)
+	if was {
+		r.slow[frame[0]] = time.Since(given)
+	}
+	return was
 }
 
 // receive collects bytes until they are the answer, cannot be, or time is up.
@@ -244,19 +263,18 @@ func (r *rtu) receive(ctx context.Context, c stream, x *exchange, sent time.Time
 				if r.echoes(frame) {
 					return nil, garbled("an earlier request came back: something on the line echoes")
 				}
-				owed := &r.owed[x.unit]
-				if frame[1]&0x80 != 0 && owed.settle(frame) {
+				if frame[1]&0x80 != 0 && r.pay(frame) {
 					// Whichever of those owed it refuses, it carries no value; one fewer stays owed.
-					owed.add(x.form(), x.end, x.timing.Response)
+					r.owe(x)
 					return frame, nil
 				}
-				if owed.settle(frame) { // an older request's, of the same form
+				if r.pay(frame) { // an older request's, of the same form
 					r.trace.count(func(c *Counters) { c.Late++ })
 					skip += n
 					continue
 				}
 				// In the order asked: what is older will not be answered any more.
-				*owed = nil
+				r.owed[x.unit] = nil
 				return frame, nil
 			case foreign:
 				r.settled(b[skip : skip+n])
