@@ -4,17 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
 	"time"
 
-	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/hooks/auth"
-	"github.com/mochi-mqtt/server/v2/listeners"
-
+	"luquan/gateway/hub/broker"
 	"luquan/gateway/wire"
 	"luquan/internal/mqttlink"
 )
@@ -95,23 +91,22 @@ func (c *cutter) cut() {
 // records, and a TCP connection that is reset every few hundredths of a
 // second. Every record is committed, and every line was always the same.
 func TestRealBrokerWithCuts(t *testing.T) {
-	srv := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
-	if err := srv.AddHook(new(auth.AllowHook), nil); err != nil {
+	srv, err := broker.Start("127.0.0.1:0", nil)
+	if err != nil {
 		t.Fatal(err)
 	}
-	tcp := listeners.NewTCP(listeners.Config{ID: "t", Address: "127.0.0.1:0"})
-	if err := srv.AddListener(tcp); err != nil {
-		t.Fatal(err)
-	}
-	if err := srv.Serve(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = srv.Close() })
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := srv.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
 
 	q := newQueue()
 	q.before(t, 7, Label("0ld", oldCfg), 5000)
 	received := make(chan mqttlink.Message, 4096)
-	hubLink, err := mqttlink.Dial(t.Context(), mqttlink.Options{Broker: "mqtt://" + tcp.Address(), ClientID: "hub", CleanSession: true,
+	hubLink, err := mqttlink.Dial(t.Context(), mqttlink.Options{Broker: "mqtt://" + srv.Addr(), ClientID: "hub", CleanSession: true,
 		Subscribe: []string{"luquan/v1/+/+/live", "luquan/v1/+/+/backfill", "luquan/v1/+/+/live.zst", "luquan/v1/+/+/backfill.zst", "luquan/v1/+/+/state"},
 		Handler:   func(m mqttlink.Message) { received <- m }})
 	if err != nil {
@@ -123,7 +118,7 @@ func TestRealBrokerWithCuts(t *testing.T) {
 		hubLink.Close(ctx)
 	})
 
-	proxy := newCutter(t, tcp.Address())
+	proxy := newCutter(t, srv.Addr())
 	start := func(id int) *board {
 		return start(t, &network{}, q, func(c *Config) {
 			c.Compress = true
