@@ -3,6 +3,7 @@ package profile
 import (
 	"fmt"
 	"math"
+	"math/big"
 	"math/bits"
 	"strconv"
 	"strings"
@@ -243,16 +244,18 @@ func (p *Point) number(own []uint16, raw uint64, cv *conv, times int64, exp int)
 		}
 		return telemetry.IntValue(i), read, p.judge(float64(i))
 	}
+	x.exp += exp
 	f := 0.0
 	if p.Encoding == IntPlusFraction {
 		frac, ok := floatNumber(float64(math.Float32frombits(uint32(p.join(own[2:])))), 32)
 		if !ok {
 			return telemetry.Value{}, 0, telemetry.Invalid
 		}
+		frac.exp += exp
 		sum := x.rat()
-		f = cv.applyRat(sum.Add(sum, frac.rat()))
+		sum.Add(sum, frac.rat())
+		f = cv.applyRat(sum.Mul(sum, new(big.Rat).SetInt64(times)))
 	} else {
-		x.exp += exp
 		f = cv.apply(x, times)
 	}
 	v := telemetry.FloatValue(f)

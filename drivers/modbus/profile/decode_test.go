@@ -114,6 +114,8 @@ func TestDecode(t *testing.T) {
 		{"not base 10000", h + "type: u32, encoding: base-10000, unit: Wh", "00 02 27 10", "[invalid]"},
 		{"whole and fraction", h + "type: u32, encoding: int-plus-fraction, unit: m3", "00 00 30 39 3F 00 00 00", "12345.5"},
 		{"whole and fraction, exactly", h + "type: u32, encoding: int-plus-fraction, unit: m3", "00 01 E2 40 3D CC CC CD", "123456.1"},
+		{"whole and fraction, times a power of ten that a register tells", h + "type: s32, encoding: int-plus-fraction, scale: 0.001, scale_from: {address: 4, rule: pow10}, unit: m3",
+			"00 00 30 39 3F 00 00 00 00 05", "1.23455e+06"},
 		{"negative whole and fraction", h + "type: s32, encoding: int-plus-fraction, unit: m3", "FF FF FF FE BE 80 00 00", "-2.25"},
 		{"version", h + "type: u16, encoding: hi-lo-byte-version", "01 0E", "1.14"},
 		{"time of day", h + "type: u16, encoding: hhmm-decimal", "02 DA", "07:30"},
