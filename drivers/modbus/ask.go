@@ -12,24 +12,60 @@ import (
 // mostGarbled is how many answers in a row may be damaged before a poll is given up.
 const mostGarbled = 2
 
-// asking is one poll while it asks. A device that did not answer one request
+// asking is one poll while it asks. A unit that did not answer one request
 // is not asked the next: it would cost the line another response limit. So it
 // does after each damaged answer; after two in a row the rest is not asked for.
+// A device with several unit addresses is asked at the others all the same.
 type asking struct {
 	d   *device
 	ctx context.Context
 
-	mu       sync.Mutex        // guards everything below, and d.why; never held while asking
-	last     time.Time         // the last answer
-	gone     telemetry.Quality // why the rest is not asked for; Good: it is
-	garbled  int               // damaged answers in a row
+	mu       sync.Mutex // guards everything below, and d.why; never held while asking
+	last     time.Time  // the last answer
+	units    map[uint8]*unit
 	canceled bool
+}
+
+// unit is one unit address in one poll.
+type unit struct {
+	gone    telemetry.Quality // why the rest is not asked for; Good: it is
+	garbled int               // damaged answers in a row
+}
+
+// of returns the state of a unit address; a.mu is held.
+func (a *asking) of(offset uint8) *unit {
+	u := a.units[offset]
+	if u == nil {
+		if a.units == nil {
+			a.units = map[uint8]*unit{}
+		}
+		u = &unit{}
+		a.units[offset] = u
+	}
+	return u
+}
+
+// isGone reports whether the unit is asked no more in this poll.
+func (a *asking) isGone(offset uint8) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.of(offset).gone != telemetry.Good
+}
+
+// allGone reports whether no unit that the group's points stand under is asked any more.
+func (a *asking) allGone(g *group) bool {
+	for _, r := range g.requests {
+		if !a.isGone(r.Unit) {
+			return false
+		}
+	}
+	return true
 }
 
 // take asks for one span; false means that the poll was called off.
 func (a *asking) take(r plan.Span) (result, bool) {
 	a.mu.Lock()
-	gone, canceled := a.gone, a.canceled
+	gone, canceled := a.of(r.Unit).gone, a.canceled
 	a.mu.Unlock()
 	if canceled {
 		return result{}, false
@@ -47,16 +83,17 @@ func (a *asking) take(r plan.Span) (result, bool) {
 	if err != nil {
 		a.d.why = err
 	}
+	u := a.of(r.Unit)
 	if res.quality == telemetry.Garbled {
-		a.garbled++
+		u.garbled++
 	} else {
-		a.garbled = 0
+		u.garbled = 0
 	}
 	if res.quality < telemetry.NoReply {
 		a.last = time.Now()
 	}
-	if res.quality >= telemetry.NoReply || a.garbled == mostGarbled {
-		a.gone = max(a.gone, res.quality)
+	if res.quality >= telemetry.NoReply || u.garbled == mostGarbled {
+		u.gone = max(u.gone, res.quality)
 	}
 	return res, true
 }

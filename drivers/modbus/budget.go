@@ -24,7 +24,7 @@ type Load struct {
 	Requests        int           // of one poll
 	Poll            time.Duration // bus time of one
 	Slow            time.Duration // bus time of one in which every answer comes at the last moment allowed
-	Silent          time.Duration // bus time of one that is not answered: the first request's time-out
+	Silent          time.Duration // bus time of one that is not answered: the time-out of the first request to each unit address
 	Every           time.Duration
 	Share           float64 // of the bus's time
 }
@@ -64,7 +64,7 @@ func (c Config) Budget(lib *profile.Library, turnaround time.Duration) (Budget, 
 			response := c.response(limits)
 			b.Loads = append(b.Loads, Load{
 				Device: d.info.Name, Profile: d.info.Profile, Points: len(g.points), Requests: len(requests),
-				Poll: load.Poll, Slow: c.cost(response).Poll(requests, limits.Pause), Silent: c.wait(requests[0], response),
+				Poll: load.Poll, Slow: c.cost(response).Poll(requests, limits.Pause), Silent: c.silent(requests, response),
 				Every: every, Share: plan.Share([]plan.Load{load}),
 			})
 		}
@@ -86,6 +86,17 @@ func (c *Config) cost(turnaround time.Duration) plan.Line {
 	}
 	o := c.RTU.options()
 	return plan.RTU(o.Baud, o.Parity != bus.ParityNone, o.StopBits, turnaround)
+}
+
+// silent is what the requests of a poll cost when none is answered: the first
+// to each unit is sent.
+func (c *Config) silent(requests []plan.Request, response time.Duration) (sum time.Duration) {
+	for i, r := range requests { // in order of the units
+		if i == 0 || r.Unit != requests[i-1].Unit {
+			sum += c.wait(r, response)
+		}
+	}
+	return sum
 }
 
 // wait is what a request costs that is not answered.

@@ -144,7 +144,7 @@ func (c *Config) Validate(doc *conffile.Doc, at conffile.Path, lib *profile.Libr
 	if len(c.Devices) == 0 {
 		doc.Errorf(at.With("devices"), "bus %q has no devices", c.Name)
 	}
-	units := map[int]string{}
+	units := map[int][]*Device{}
 	for i := range c.Devices {
 		d, dat := &c.Devices[i], at.With("devices", i)
 		d.validate(doc, dat, lib)
@@ -159,14 +159,40 @@ func (c *Config) Validate(doc *conffile.Doc, at conffile.Path, lib *profile.Libr
 		case *d.Unit < least || *d.Unit > most:
 			doc.Errorf(dat.With("unit"), "unit %d is outside %d to %d", *d.Unit, least, most)
 		default:
-			if other, taken := units[*d.Unit]; taken {
-				doc.Errorf(dat.With("unit"), "unit %d is already that of device %q on this bus; two devices with one address answer at once", *d.Unit, other)
-			} else {
-				units[*d.Unit] = d.Name
-			}
+			d.claim(doc, dat.With("unit"), units, most)
 		}
 	}
 }
+
+// claim takes the device's unit addresses among those of its bus. Two devices
+// have one address only where the profile of one says that it shares it.
+func (d *Device) claim(doc *conffile.Doc, at conffile.Path, units map[int][]*Device, most int) {
+	offsets := []uint8{0}
+	if d.resolved != nil {
+		offsets = d.offsets()
+	}
+	for _, offset := range offsets {
+		unit := *d.Unit + int(offset)
+		also := ""
+		if offset > 0 {
+			also = fmt.Sprintf(" (%d and %d, under which the profile reads some of its points)", *d.Unit, offset)
+		}
+		if unit > most {
+			doc.Errorf(at, "unit %d%s is beyond %d; give the device a lower address", unit, also, most)
+			return
+		}
+		for _, other := range units[unit] {
+			if !d.shares() && !other.shares() {
+				doc.Errorf(at, "unit %d%s is already that of device %q on this bus; two devices with one address answer at once", unit, also, other.Name)
+				return
+			}
+		}
+		units[unit] = append(units[unit], d)
+	}
+}
+
+// shares reports whether the device's profile allows another one at its address.
+func (d *Device) shares() bool { return d.resolved != nil && d.resolved.SharesUnit }
 
 func (r *RTU) validate(doc *conffile.Doc, at conffile.Path) {
 	if r.Port == "" {

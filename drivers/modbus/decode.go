@@ -121,10 +121,15 @@ func (p *point) noValue() {
 func ownSpan(def *profile.Point) plan.Span {
 	for _, n := range def.Needs() {
 		if n.Table == def.Table && n.Address <= def.Address && int(def.Address) < int(n.Address)+int(n.Count) {
-			return plan.Span{Table: plan.Table(n.Table), Address: n.Address, Count: n.Count}
+			return needed(def, n)
 		}
 	}
 	panic("BUG: point " + def.Name + " does not need its own words")
+}
+
+// needed is a span that a point needs, under the point's unit.
+func needed(def *profile.Point, s profile.Span) plan.Span {
+	return plan.Span{Unit: def.UnitOffset, Table: plan.Table(s.Table), Address: s.Address, Count: s.Count}
 }
 
 // word looks an address up in the result that brought the whole span p needs
@@ -134,7 +139,7 @@ func word(p *profile.Point, results []result, t profile.Table, address uint16) (
 		if n.Table != t || address < n.Address || int(address) >= int(n.Address)+int(n.Count) {
 			continue
 		}
-		span := plan.Span{Table: plan.Table(n.Table), Address: n.Address, Count: n.Count}
+		span := needed(p, n)
 		for _, r := range results {
 			if !covers(r.Span, span) {
 				continue

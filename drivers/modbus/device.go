@@ -21,12 +21,12 @@ type reader interface {
 
 // device is one device on the bus; it implements drivers.Device.
 type device struct {
-	reader reader
-	log    *slog.Logger
-	info   telemetry.DeviceInfo
-	groups []*group
-	limits plan.Limits // Bad grows as the device refuses
-	cost   plan.Line
+	readers map[uint8]reader // by the offset of a unit address to the device's own
+	log     *slog.Logger
+	info    telemetry.DeviceInfo
+	groups  []*group
+	limits  plan.Limits // Bad grows as the device refuses
+	cost    plan.Line
 	// inFlight is how many requests of one poll are asked side by side, 1 or more.
 	inFlight int
 
@@ -68,7 +68,7 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 		return s, false
 	}
 	s.Time = a.last
-	if s.Time.IsZero() || a.gone != telemetry.Good {
+	if s.Time.IsZero() || a.allGone(g) {
 		s.Time = time.Now() // the final time-out
 	}
 	d.fill(&s, g, results)
@@ -79,14 +79,15 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 // read runs one transaction; err is why it failed. canceled means that the
 // poll was called off.
 func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bool, err error) {
-	f := d.reader.ReadHoldingRegisters
+	unit := d.readers[r.Unit]
+	f := unit.ReadHoldingRegisters
 	switch r.Table {
 	case plan.Coil:
-		f = d.reader.ReadCoils
+		f = unit.ReadCoils
 	case plan.Discrete:
-		f = d.reader.ReadDiscreteInputs
+		f = unit.ReadDiscreteInputs
 	case plan.Input:
-		f = d.reader.ReadInputRegisters
+		f = unit.ReadInputRegisters
 	}
 	res.Span = r
 	res.data, err = f(ctx, r.Address, r.Count)
@@ -116,7 +117,7 @@ func (d *device) read(ctx context.Context, r plan.Span) (res result, canceled bo
 }
 
 func covers(r, s plan.Span) bool {
-	return r.Table == s.Table && s.Address >= r.Address && int(s.Address)+int(s.Count) <= int(r.Address)+int(r.Count)
+	return r.Unit == s.Unit && r.Table == s.Table && s.Address >= r.Address && int(s.Address)+int(s.Count) <= int(r.Address)+int(r.Count)
 }
 
 // tell logs a change of what the device as a whole is like.

@@ -145,13 +145,18 @@ devices:
 `
 
 func TestConformance(t *testing.T) {
-	for _, id := range library(t).Names() {
+	lib := library(t)
+	for _, id := range lib.Names() {
 		t.Run(id, func(t *testing.T) {
-			if id == "remond-water-probe" {
-				id = "{base: remond-water-probe, params: {probe: do}}"
+			var params []string // those that gateway.yaml must say
+			for _, p := range lib.Params(id) {
+				if p.Default == "" {
+					params = append(params, fmt.Sprintf("%s: %q", p.Name, p.OneOf[0]))
+				}
 			}
+			id := fmt.Sprintf("{base: %s, params: {%s}}", id, strings.Join(params, ", "))
 			drivertest.TestDevice(t, func(t *testing.T) drivertest.Plant {
-				r := newRig(t, "name: lan\ntcp: {address: plc}\ntimeout: 200ms\ndevices: [{name: d1, unit: 1, profile: "+id+"}, {name: d2, unit: 2, profile: "+id+"}]")
+				r := newRig(t, "name: lan\ntcp: {address: plc}\ntimeout: 200ms\ndevices: [{name: d1, unit: 1, profile: "+id+"}, {name: d2, unit: 124, profile: "+id+"}]")
 				return drivertest.Plant{Bus: r.Bus, Silence: r.silence, Close: r.serving.Wait}
 			})
 		})

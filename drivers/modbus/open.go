@@ -123,11 +123,7 @@ func (r *RTU) options() bus.RTUOptions {
 func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog.Logger) *device {
 	p := cfg.resolved
 	d := &device{
-		reader: line.Reader(byte(*cfg.Unit), bus.Timing{
-			Response: c.response(p.Limits),
-			Pause:    p.Limits.Pause,
-			InFlight: p.Limits.InFlight,
-		}),
+		readers:  map[uint8]reader{},
 		inFlight: 1,
 		log:      log.With("bus", c.Name, "device", cfg.Name, "unit", *cfg.Unit),
 		info: telemetry.DeviceInfo{
@@ -147,6 +143,13 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 	d.cost = cost
 	d.cost.Fixed += max(0, p.Limits.Pause-cost.Silence)
 	chosen, sharing := cfg.chosen(), map[time.Duration]int{}
+	for _, offset := range cfg.offsets() {
+		d.readers[offset] = line.Reader(byte(*cfg.Unit)+offset, bus.Timing{
+			Response: c.response(p.Limits),
+			Pause:    p.Limits.Pause,
+			InFlight: p.Limits.InFlight,
+		})
+	}
 	for i := range chosen {
 		sharing[chosen[i].every]++
 	}
@@ -162,7 +165,7 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 		for _, pt := range g.points {
 			info.Points = append(info.Points, pt.def.Point)
 			for _, s := range pt.def.Needs() {
-				g.spans = append(g.spans, plan.Span{Table: plan.Table(s.Table), Address: s.Address, Count: s.Count})
+				g.spans = append(g.spans, needed(pt.def, s))
 			}
 		}
 		d.groups = append(d.groups, g)
@@ -170,6 +173,18 @@ func (c *Config) newDevice(cfg *Device, line *bus.Bus, cost plan.Line, log *slog
 	}
 	d.replan()
 	return d
+}
+
+// offsets returns what is added to the device's unit address for its chosen
+// points: [0] for most models.
+func (d *Device) offsets() (out []uint8) {
+	for _, pt := range d.chosen() {
+		if !slices.Contains(out, pt.def.UnitOffset) {
+			out = append(out, pt.def.UnitOffset)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // chosen returns the points to read, in the profile's order, each with its period.

@@ -55,7 +55,7 @@ func (d *device) learn(r plan.Span, bad []plan.Span) {
 		d.limits.Bad = append(d.limits.Bad, b)
 		d.log.Info("device refuses registers; they are left out of joined requests from now on",
 			"table", profile.Table(b.Table).String(), "address", b.Address, "count", b.Count,
-			"request_address", r.Address, "request_count", r.Count)
+			"unit_offset", b.Unit, "request_address", r.Address, "request_count", r.Count)
 	}
 	if news {
 		d.replan()
@@ -91,7 +91,7 @@ func (v *division) of(units []plan.Span) bool {
 // part reads the units, joined if that goes, and reports whether it does.
 func (v *division) part(units []plan.Span) (sound, ok bool) {
 	first, last := units[0], units[len(units)-1]
-	res, ok := v.take(plan.Span{Table: first.Table, Address: first.Address, Count: last.Address + last.Count - first.Address})
+	res, ok := v.take(plan.Span{Unit: first.Unit, Table: first.Table, Address: first.Address, Count: last.Address + last.Count - first.Address})
 	switch {
 	case !ok:
 		return false, false
@@ -108,7 +108,7 @@ func (v *division) part(units []plan.Span) (sound, ok bool) {
 
 // border is what lies between two neighbours; nothing (Count 0) when they touch.
 func border(a, b plan.Span) plan.Span {
-	return plan.Span{Table: a.Table, Address: a.Address + a.Count, Count: b.Address - a.Address - a.Count}
+	return plan.Span{Unit: a.Unit, Table: a.Table, Address: a.Address + a.Count, Count: b.Address - a.Address - a.Count}
 }
 
 // middle is where to divide: at the middle one of the holes, which are the
@@ -171,7 +171,7 @@ func (d *device) readAll(g *group, a *asking) (results []result, ok bool) {
 		}
 		units := g.units(r.Span)
 		switch {
-		case len(units) < 2, a.gone != telemetry.Good:
+		case len(units) < 2, a.isGone(r.Unit):
 		case r.skip > 0:
 			r.skip--
 		default:

@@ -31,6 +31,7 @@ func (t Table) isBit() bool { return t == Coil || t == Discrete }
 // Span is a run of registers or bits, zero-based. As something wanted it is
 // never split; as a request it is what one transaction reads.
 type Span struct {
+	Unit    uint8 // which of the unit addresses of a device that has several; no request mixes two
 	Table   Table
 	Address uint16
 	Count   uint16
@@ -65,7 +66,7 @@ type Limits struct {
 func (l Limits) bars(r Request) bool {
 	for _, b := range l.Bad {
 		switch {
-		case b.Table != r.Table || b.Address < r.Address || b.end() > r.end():
+		case b.Unit != r.Unit || b.Table != r.Table || b.Address < r.Address || b.end() > r.end():
 		case b.Count == 0:
 			if r.Address < b.Address && b.end() < r.end() {
 				return true
@@ -93,7 +94,7 @@ func bounded(n, most int) int {
 
 // Plan returns the requests that read every span whole, in the least time on
 // the line; of plans that take the same time, the one with the fewest
-// requests, then the fewest registers. They are ordered by table and address.
+// requests, then the fewest registers. They are ordered by unit, table and address.
 // Spans may touch, overlap and repeat; each is read by one request, so what
 // must be read together is one span. A span that is empty, passes address 65535 or is longer than the
 // limits allow is a bug of the caller: profiles are checked when loaded.
@@ -102,7 +103,7 @@ func Plan(spans []Span, limits Limits, line Line) []Request {
 	var out []Request
 	for len(want) > 0 {
 		n := 1
-		for n < len(want) && want[n].Table == want[0].Table {
+		for n < len(want) && want[n].Unit == want[0].Unit && want[n].Table == want[0].Table {
 			n++
 		}
 		out = append(out, planTable(want[:n], limits, line)...)
@@ -111,7 +112,7 @@ func Plan(spans []Span, limits Limits, line Line) []Request {
 	return out
 }
 
-// normalise orders the spans by table and address and drops those that lie
+// normalise orders the spans by unit, table and address and drops those that lie
 // within another: starts and ends both rise afterwards.
 func normalise(spans []Span, limits Limits) []Span {
 	sorted := slices.Clone(spans)
@@ -121,11 +122,11 @@ func normalise(spans []Span, limits Limits) []Span {
 		}
 	}
 	slices.SortFunc(sorted, func(a, b Span) int {
-		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Address, b.Address), cmp.Compare(b.Count, a.Count))
+		return cmp.Or(cmp.Compare(a.Unit, b.Unit), cmp.Compare(a.Table, b.Table), cmp.Compare(a.Address, b.Address), cmp.Compare(b.Count, a.Count))
 	})
 	out := sorted[:0]
 	for _, s := range sorted {
-		if n := len(out); n > 0 && out[n-1].Table == s.Table && s.end() <= out[n-1].end() {
+		if n := len(out); n > 0 && out[n-1].Unit == s.Unit && out[n-1].Table == s.Table && s.end() <= out[n-1].end() {
 			continue
 		}
 		out = append(out, s)
@@ -133,7 +134,7 @@ func normalise(spans []Span, limits Limits) []Span {
 	return out
 }
 
-// planTable cuts the ordered spans of one table into runs, a request each.
+// planTable cuts the ordered spans of one table of one unit into runs, a request each.
 func planTable(want []Span, limits Limits, line Line) []Request {
 	type best struct {
 		cost  time.Duration
@@ -172,5 +173,5 @@ func planTable(want []Span, limits Limits, line Line) []Request {
 
 // run is the request from the first span to the last.
 func run(first, last Span) Request {
-	return Request{first.Table, first.Address, uint16(last.end() - int(first.Address))}
+	return Request{first.Unit, first.Table, first.Address, uint16(last.end() - int(first.Address))}
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func hold(address, count uint16) Span { return Span{Holding, address, count} }
+func hold(address, count uint16) Span { return Span{0, Holding, address, count} }
 
 func TestPlan(t *testing.T) {
 	line := RTU(9600, false, 1, DefaultTurnaround) // a request costs 20 ms + 7 ms + 13.5 ms, a register 2.1 ms
@@ -24,10 +24,15 @@ func TestPlan(t *testing.T) {
 	f("a short gap is cheaper than a request", []Span{hold(0, 1), hold(10, 1)}, Limits{Gaps: true}, line, hold(0, 11))
 	f("a long gap is not", []Span{hold(0, 1), hold(40, 1)}, Limits{Gaps: true}, line, hold(0, 1), hold(40, 1))
 	f("on a network the limit decides", []Span{hold(0, 1), hold(124, 1), hold(125, 1)}, Limits{Gaps: true}, TCP(5*time.Millisecond), hold(0, 1), hold(124, 2))
-	f("tables do not mix", []Span{{Input, 0, 1}, hold(1, 1), {Coil, 0, 3}}, Limits{Gaps: true}, line, Span{Coil, 0, 3}, hold(1, 1), Span{Input, 0, 1})
+	f("tables do not mix", []Span{{0, Input, 0, 1}, hold(1, 1), {0, Coil, 0, 3}}, Limits{Gaps: true}, line, Span{0, Coil, 0, 3}, hold(1, 1), Span{0, Input, 0, 1})
 	f("a device's own limit", []Span{hold(1, 1), hold(2, 1), hold(3, 1)}, Limits{MaxRegisters: 2}, line, hold(1, 2), hold(3, 1))
 	f("overlap and repetition", []Span{hold(2, 3), hold(4, 1), hold(3, 1), hold(2, 3), hold(4, 2)}, Limits{}, line, hold(2, 4))
-	f("bits", []Span{{Discrete, 0, 1}, {Discrete, 1999, 1}}, Limits{Gaps: true}, TCP(time.Millisecond), Span{Discrete, 0, 2000})
+	f("units do not mix", []Span{{1, Holding, 2, 2}, {0, Holding, 0, 4}, {1, Holding, 0, 2}, {0, Holding, 2, 2}}, Limits{Gaps: true}, line, hold(0, 4), Span{1, Holding, 0, 4})
+	f("what one unit refuses another may have", []Span{hold(0, 1), hold(1, 1), {1, Holding, 0, 1}, {1, Holding, 1, 1}}, Limits{Bad: []Span{{1, Holding, 1, 0}}}, line,
+		hold(0, 2), Span{1, Holding, 0, 1}, Span{1, Holding, 1, 1})
+	f("a border of one unit", []Span{{1, Holding, 0, 1}, {1, Holding, 1, 1}, hold(0, 1), hold(1, 1)}, Limits{Bad: []Span{{1, Holding, 1, 1}}}, line,
+		hold(0, 2), Span{1, Holding, 0, 1}, Span{1, Holding, 1, 1})
+	f("bits", []Span{{0, Discrete, 0, 1}, {0, Discrete, 1999, 1}}, Limits{Gaps: true}, TCP(time.Millisecond), Span{0, Discrete, 0, 2000})
 	f("the last address", []Span{hold(65535, 1), hold(65534, 1)}, Limits{}, line, hold(65534, 2))
 }
 
@@ -51,10 +56,10 @@ func TestPlanIsBest(t *testing.T) {
 				count = min(left, 1+rng.IntN(4))
 			}
 			left -= count
-			spans = append(spans, Span{table, uint16(rng.IntN(60)), uint16(count)})
+			spans = append(spans, Span{0, table, uint16(rng.IntN(60)), uint16(count)})
 		}
 		for range rng.IntN(4) {
-			limits.Bad = append(limits.Bad, Span{table, uint16(rng.IntN(60)), uint16(rng.IntN(3))})
+			limits.Bad = append(limits.Bad, Span{0, table, uint16(rng.IntN(60)), uint16(rng.IntN(3))})
 		}
 		got := Plan(spans, limits, line)
 		if why := wrong(got, spans, limits); why != "" {
@@ -167,7 +172,7 @@ func bruteForce(spans []Span, limits Limits, line Line) time.Duration {
 				lo, hi = min(lo, int(s.Address)), max(hi, s.end())
 			}
 		}
-		r := Request{spans[0].Table, uint16(lo), uint16(hi - lo)}
+		r := Request{0, spans[0].Table, uint16(lo), uint16(hi - lo)}
 		one[set] = line.Time(r)
 		if int(r.Count) > limits.most(r.Table) || forbidden(r, spans, limits) {
 			one[set] = never
@@ -200,11 +205,11 @@ func TestBad(t *testing.T) {
 	f([]Span{hold(2, 1)}, hold(0, 2), hold(3, 7))
 	f([]Span{hold(3, 1)}, hold(0, 2), hold(3, 1), hold(6, 4)) // a value that is not there
 	f([]Span{hold(8, 0)}, hold(0, 8), hold(8, 2))             // a border
-	f([]Span{{Input, 4, 2}}, hold(0, 10))
+	f([]Span{{0, Input, 4, 2}}, hold(0, 10))
 }
 
 func TestPlanRefusesWhatCannotBeRead(t *testing.T) {
-	for _, s := range []Span{hold(0, 0), hold(65535, 2), hold(0, 126), {Table(9), 0, 1}} {
+	for _, s := range []Span{hold(0, 0), hold(65535, 2), hold(0, 126), {0, Table(9), 0, 1}} {
 		func() {
 			defer func() {
 				if recover() == nil {
@@ -227,7 +232,7 @@ func TestTimes(t *testing.T) {
 	f("10 registers at 9600 8E1", RTU(9600, true, 1, 0).Time(hold(0, 10)), 41823*time.Microsecond)
 	// 115200 8N1: 10 bits are 86.8 us; 15 bytes, a silence of 1.75 ms, 4 ms of turnaround
 	f("1 register at 115200", RTU(115200, false, 1, 4*time.Millisecond).Time(hold(0, 1)), 1302*time.Microsecond+5750*time.Microsecond)
-	f("9 coils are two bytes", RTU(9600, true, 1, 0).Time(Span{Coil, 0, 9}), 21188*time.Microsecond)
+	f("9 coils are two bytes", RTU(9600, true, 1, 0).Time(Span{0, Coil, 0, 9}), 21188*time.Microsecond)
 	f("pauses", TCP(10*time.Millisecond).Poll([]Request{hold(0, 1), hold(9, 1)}, 250*time.Millisecond), 270*time.Millisecond)
 	f("a pause runs with the silence", RTU(9600, true, 1, 0).Poll([]Request{hold(0, 1), hold(9, 1)}, 10*time.Millisecond), 2*21200*time.Microsecond+5990*time.Microsecond)
 	share := Share([]Load{{Poll: 250 * time.Millisecond, Every: time.Second}, {Poll: time.Second, Every: 2 * time.Second}})
