@@ -45,8 +45,8 @@ var books = map[string]string{
 		t3          input 10 f32lo 1 0 1 degC nan
 		t4          input 12 f32lo 1 0 1 degC nan`,
 	"grundfos-cim-pump": `
-		device_status         input 200 u16 1 0 1 -
-		control_mode          input 202 u16 1 0 1 -
+		device_status         input 200 u16 1 0 1 - 65535
+		control_mode          input 202 u16 1 0 1 - 65535
 		alarm_code            input 204 u16 1 0 1 - 65535
 		warning_code          input 205 u16 1 0 1 - 65535
 		feedback_max          input 210 u16 0.001 0 1 bar 65535
@@ -67,7 +67,9 @@ var books = map[string]string{
 		heat_energy           input 351 u32 1 0 1000 Wh 4294967295 65535
 		heat_power            input 353 u32 0.001 0 1000 W 4294967295 65535
 		heat_dt               input 355 s16 0.01 0 1 K -1
-		volume                input 356 u32 0.01 0 1 m3 4294967295 65535`,
+		volume                input 356 u32 0.01 0 1 m3 4294967295 65535
+		control               holding 100 u16 1 0 1 - 65535
+		setpoint              holding 103 u16 0.01 0 1 % 65535`,
 	"schneider-iem3000-pm5xxx": `
 		i_l1             holding 2999 f32 1 0 1 A nan
 		i_l2             holding 3001 f32 1 0 1 A nan
