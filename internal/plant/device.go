@@ -29,6 +29,8 @@ type device struct {
 	name     string
 	bus      string
 	unit     byte
+	offset   uint8     // of a face: unit less the device's own
+	faces    []*device // the device under its other unit addresses
 	profile  *profile.Profile
 	feeds    []feed
 	settings []setting
@@ -93,7 +95,7 @@ func (d *device) image(value func(string) float64, over func(point string) overl
 	for _, dependent := range []bool{false, true} {
 		for i := range d.feeds {
 			f := &d.feeds[i]
-			if f.view || (f.point.ScaleFrom != nil || f.point.UnitFrom != nil) != dependent {
+			if f.view || f.point.UnitOffset != d.offset || (f.point.ScaleFrom != nil || f.point.UnitFrom != nil) != dependent {
 				continue
 			}
 			words, err := d.words(f, m, value, over(f.point.Name))

@@ -227,14 +227,14 @@ func (p *Plant) switches(now time.Time) []bus {
 // freeze returns what the fault's points show now. p.mu is held.
 func (p *Plant) freeze(r *running) map[string][]uint16 {
 	d := p.byName[r.Device]
-	m, err := p.image(d)
-	if err != nil { // Load tried it
-		panic("BUG: " + err.Error())
-	}
 	frozen := map[string][]uint16{}
 	for _, f := range d.feeds {
 		if r.Point != "" && r.Point != f.point.Name {
 			continue
+		}
+		m, err := p.image(d.face(f.point))
+		if err != nil { // Load tried it
+			panic("BUG: " + err.Error())
 		}
 		words := make([]uint16, f.point.Words)
 		for i := range words {

@@ -121,8 +121,10 @@ func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
 		return nil, err
 	}
 	for _, d := range p.devices {
-		if _, err := p.image(d); err != nil {
-			return nil, fmt.Errorf("site %s: %w", p.site, err)
+		for _, face := range append([]*device{d}, d.faces...) {
+			if _, err := p.image(face); err != nil {
+				return nil, fmt.Errorf("site %s: %w", p.site, err)
+			}
 		}
 	}
 	for _, f := range o.Faults {

@@ -24,7 +24,7 @@ type rtuBus struct {
 	name    string
 	baud    int
 	parity  string
-	devices map[byte]*device
+	devices units
 	order   []*device
 
 	mu     sync.Mutex
@@ -198,7 +198,7 @@ func (b *rtuBus) request(pty *ptyPair, frame []byte, late []pending) []pending {
 		return late
 	}
 	b.p.observe(b.name, frame[0], frame[1:n]) // whoever is meant: a broadcast writes too
-	d := b.devices[frame[0]]
+	d := b.devices.device(frame[0], frame[1:n])
 	if d == nil {
 		return late
 	}

@@ -116,9 +116,9 @@ func sites(fsys fs.FS, dir string) []string {
 	return found
 }
 
-func (p *Plant) loadDevices(doc *conffile.Doc, at conffile.Path, lib *profile.Library, b busFile) ([]*device, map[byte]*device) {
+func (p *Plant) loadDevices(doc *conffile.Doc, at conffile.Path, lib *profile.Library, b busFile) ([]*device, units) {
 	var list []*device
-	units := map[byte]*device{}
+	byUnit := units{}
 	for j, df := range b.Devices {
 		at := at.With("devices", j)
 		if !telemetry.ValidName(df.Name) || p.byName[df.Name] != nil {
@@ -128,27 +128,28 @@ func (p *Plant) loadDevices(doc *conffile.Doc, at conffile.Path, lib *profile.Li
 			doc.Errorf(at.With("unit"), "unit is %d; choose 1 to 247", df.Unit)
 			continue
 		}
-		if other := units[byte(df.Unit)]; other != nil {
-			doc.Errorf(at.With("unit"), "unit %d is already taken by %q", df.Unit, other.name)
-			continue
-		}
 		prof := df.Profile.Resolve(lib, doc, at.With("profile"))
 		if prof == nil {
 			continue
 		}
 		d := &device{name: df.Name, bus: b.Name, unit: byte(df.Unit), profile: prof, settings: df.Settings, hole: df.Hole}
 		p.loadFeeds(doc, at, d, df)
+		d.split()
+		if other := byUnit.taken(d); other != nil {
+			doc.Errorf(at.With("unit"), "unit %d is already taken by %q", df.Unit, other.name)
+			continue
+		}
 		for k, s := range df.Settings {
 			if _, ok := tables[s.Table]; !ok {
 				doc.Errorf(at.With("settings", k, "table"), "table is %q; it is coil, discrete, holding or input", s.Table)
 			}
 		}
 		list = append(list, d)
-		units[d.unit] = d
+		byUnit.add(d)
 		p.devices = append(p.devices, d)
 		p.byName[d.name] = d
 	}
-	return list, units
+	return list, byUnit
 }
 
 func (p *Plant) loadFeeds(doc *conffile.Doc, at conffile.Path, d *device, df deviceFile) {
@@ -172,7 +173,9 @@ func (p *Plant) loadFeeds(doc *conffile.Doc, at conffile.Path, d *device, df dev
 			continue
 		}
 		if f != nil {
-			f.view = slices.ContainsFunc(d.feeds, func(g feed) bool { return g.point.Table == pt.Table && g.point.Address == pt.Address })
+			f.view = slices.ContainsFunc(d.feeds, func(g feed) bool {
+				return g.point.UnitOffset == pt.UnitOffset && g.point.Table == pt.Table && g.point.Address == pt.Address
+			})
 			d.feeds = append(d.feeds, *f)
 		}
 	}

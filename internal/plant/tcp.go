@@ -16,7 +16,7 @@ type tcpBus struct {
 	p       *Plant
 	name    string
 	addr    string // to listen at; the port is fixed once it was opened
-	devices map[byte]*device
+	devices units
 	order   []*device
 
 	mu     sync.Mutex
@@ -156,7 +156,7 @@ func (b *tcpBus) talk(c net.Conn) {
 			return err == nil
 		}
 		b.p.observe(b.name, head[6], pdu)
-		d := b.devices[head[6]]
+		d := b.devices.device(head[6], pdu)
 		if d == nil {
 			send(frame([]byte{pdu[0] | 0x80, targetSilent}))
 			continue
