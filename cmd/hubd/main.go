@@ -17,7 +17,7 @@ func main() { os.Exit(daemon.Main(command(), os.Args[1:])) }
 func command() *cobra.Command {
 	root := &cobra.Command{Use: "hubd", Short: "The centre's daemon: ingest, history, alarms, console"}
 	root.AddCommand(runCommand())
-	root.AddCommand(rulesCommand(), ledgerCommand(), importCommand(), quarantineCommand())
+	root.AddCommand(rulesCommand(), ledgerCommand(), importCommand(), quarantineCommand(), backupCommand(), restoreCommand())
 	return root
 }
 

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -106,9 +105,6 @@ func New(ctx context.Context, cfg Config, opt Options) (_ *Hub, err error) {
 		return nil, err
 	}
 	h.rules = rules
-	if err := os.MkdirAll(cfg.State.Dir, 0o750); err != nil {
-		return nil, fmt.Errorf("state.dir: %w", err)
-	}
 	lock, err := lockState(cfg.State.Dir)
 	if err != nil {
 		return nil, err
@@ -147,6 +143,9 @@ func New(ctx context.Context, cfg Config, opt Options) (_ *Hub, err error) {
 	h.chain = &chain{h: h, watch: &health.Watch{}}
 	return h, h.listen()
 }
+
+// ledgerFile is the ledger's name in state.dir.
+const ledgerFile = "ledger.sqlite"
 
 func bootID() string {
 	b := make([]byte, 8)
@@ -204,7 +203,7 @@ func readRules(cfg Config) (*alarm.RuleSet, *page.Plan, error) {
 }
 
 func (h *Hub) openBooks(id string) (err error) {
-	if h.ledger, err = ledger.Open(filepath.Join(h.cfg.State.Dir, "ledger.sqlite"), id, h.log); err != nil {
+	if h.ledger, err = ledger.Open(filepath.Join(h.cfg.State.Dir, ledgerFile), id, h.log); err != nil {
 		return err
 	}
 	h.onClose("ledger", h.ledger.Close)

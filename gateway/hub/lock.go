@@ -8,10 +8,13 @@ import (
 	"syscall"
 )
 
-// lockState takes the folder for this process alone until the file is closed:
+// lockState makes the folder where it is missing, and takes it for this process alone until the file is closed:
 // two hubs on one ledger would each tell the boards to forget what the other
 // has not stored.
 func lockState(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("state.dir: %w", err)
+	}
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return nil, fmt.Errorf("state.dir: %w", err)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 // ReadLedger answers from the books in state.dir, beside a running hub or
 // without one, and changes nothing in them.
 func ReadLedger(ctx context.Context, cfg Config, q console.LedgerQuery) (_ []ledger.Row, err error) {
-	l, err := ledger.OpenReadOnly(filepath.Join(cfg.State.Dir, "ledger.sqlite"))
+	l, err := ledger.OpenReadOnly(filepath.Join(cfg.State.Dir, ledgerFile))
 	if err != nil {
 		return nil, err
 	}
@@ -66,9 +65,6 @@ func OpenImporter(cfg Config, log *slog.Logger) (_ *Importer, err error) {
 			err = errors.Join(err, i.Close())
 		}
 	}()
-	if err := os.MkdirAll(cfg.State.Dir, 0o750); err != nil {
-		return nil, fmt.Errorf("state.dir: %w", err)
-	}
 	lock, err := lockState(cfg.State.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("no hub answers on %s, and %w", cfg.Console.Listen, err)
