@@ -33,11 +33,14 @@ var instruments = []struct{ name, profile, plant string }{
 	{"pressure", "{base: qdy30a, params: {quantity: pressure}}",
 		"feeds: {pressure: 0.0123, unit_code: 5}, settings: [{table: holding, address: 3, value: 3}]"},
 	{"oxygen", "{base: remond-water-probe, params: {probe: do}}",
-		"feeds: {do: 7.89, temperature: 18.43, output_current: 11.11, warning: 2}, settings: [{table: holding, address: 8, value: 1}]"},
+		"feeds: {do: 7.89, temperature: 18.43, output_current: 11.11, warning: 2, upper_limit: 20, lower_limit: 0.25, value_offset: -0.125, " +
+			"temp_offset: -1.5, damping: 3, modbus_address: 21, baud: 2, adc: 51234}, settings: [{table: holding, address: 8, value: 1}]"},
 	{"redox", "{base: remond-water-probe, params: {probe: orp}}",
-		"feeds: {orp: -210.5, temperature: -0.05, output_current: 4, warning: 4}, settings: [{table: holding, address: 8, value: 1}]"},
+		"feeds: {orp: -210.5, temperature: -0.05, output_current: 4, warning: 4, upper_limit: 1000, lower_limit: -1000, value_offset: 0.5, " +
+			"temp_offset: 0.25, damping: 0, modbus_address: 22, baud: 4, adc: 1}, settings: [{table: holding, address: 8, value: 1}]"},
 	{"turbidity", "{base: remond-water-probe, params: {probe: turbidity}}",
-		"feeds: {turbidity: 0.012, temperature: 20.1, output_current: 4.02, warning: 0}"},
+		"feeds: {turbidity: 0.012, temperature: 20.1, output_current: 4.02, warning: 0, upper_limit: 100, lower_limit: 0, value_offset: -3.5, " +
+			"temp_offset: 0, damping: 10, modbus_address: 23, baud: 0, adc: 65535}"},
 	{"ups", "apc-smart-ups-modbus",
 		"feeds: {device_status: 2105348, transfer_cause: 9, shutdown_signal: 2, power_system_error: 12304, battery_error: 65, runtime: 100000, " +
 			"charge: 99.5, battery_voltage: 218.03125, battery_temp: -4.25, load: 63.4, output_power: 5000, output_current: 40.5, output_voltage: 229.9, " +

@@ -102,7 +102,16 @@ var books = map[string]string{
 		turbidity      holding 1 f32lo 1 0 1 NTU nan
 		temperature    holding 3 f32lo 1 0 1 degC nan
 		output_current holding 5 f32lo 1 0 1 mA nan
-		warning        holding 7 u16 1 0 1 -`,
+		warning        holding 7 u16 1 0 1 -
+		measure_mode   holding 8 u16 1 0 1 -
+		upper_limit    holding 10 f32lo 1 0 1 -
+		lower_limit    holding 12 f32lo 1 0 1 -
+		value_offset   holding 18 f32lo 1 0 1 -
+		temp_offset    holding 20 f32lo 1 0 1 K
+		damping        holding 22 u16 1 0 1 -
+		modbus_address holding 25 u16 1 0 1 -
+		baud           holding 26 u16 1 0 1 -
+		adc            holding 102 u16 1 0 1 -`,
 	"apc-smart-ups-modbus": `
 		device_status      holding 0 u32 1 0 1 -
 		transfer_cause     holding 2 u16 1 0 1 -
