@@ -209,3 +209,5 @@ func sentinelRaw(p *profile.Point, text string) (uint64, bool) {
 	}
 	return uint64(math.Float32bits(float32(f))), true
 }
+
+func clamp(x, lo, hi float64) float64 { return max(lo, min(hi, x)) }

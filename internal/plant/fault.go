@@ -132,7 +132,7 @@ func (p *Plant) check(f Fault) error {
 	if f.Quantity != "" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if _, ok := p.quantities.by[f.Quantity]; !ok {
+		if _, _, ok := p.world.Quantity(f.Quantity); !ok {
 			return fmt.Errorf("fault %s: model %s has no quantity %q", what, p.modelName, f.Quantity)
 		}
 	}
@@ -210,15 +210,13 @@ func (p *Plant) switches(now time.Time) []bus {
 		}
 	}
 	if held {
-		for _, q := range p.quantities.by {
-			q.held = nil
-		}
+		p.world.Free()
 		for _, r := range p.faults {
 			if r.on && r.Quantity != "" {
-				p.quantities.by[r.Quantity].held = &r.Value
+				p.world.Hold(r.Quantity, r.Value)
 			}
 		}
-		p.model.step(p.quantities, 0, p.hour())
+		p.world.Step(0, p.hour())
 	}
 	p.faults = slices.DeleteFunc(p.faults, func(r *running) bool { return !r.on && r.over(now) })
 	return touched

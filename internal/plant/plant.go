@@ -14,6 +14,7 @@ import (
 
 	"luquan/drivers/modbus/profile"
 	"luquan/gateway/telemetry"
+	"luquan/internal/plant/physics"
 )
 
 // Options are what a run may choose. The zero Options are good for a test:
@@ -80,15 +81,14 @@ type Plant struct {
 
 	cuts sync.Mutex // orders the switching of buses
 
-	mu         sync.Mutex // guards what follows
-	model      model
-	quantities *quantities
-	clock      float64 // seconds of physics since midnight
-	rest       time.Duration
-	frozen     bool
-	faults     []*running
-	writes     uint64
-	rng        *rand.Rand // for garbling
+	mu     sync.Mutex // guards what follows
+	world  *physics.World
+	clock  float64 // seconds of physics since midnight
+	rest   time.Duration
+	frozen bool
+	faults []*running
+	writes uint64
+	rng    *rand.Rand // for garbling
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -113,9 +113,9 @@ func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
 		o.OnWrite = func(w Write) { panic("BUG: " + w.String()) }
 	}
 	p := &Plant{
-		log: log, onWrite: o.OnWrite, byName: map[string]*device{}, quantities: newQuantities(), dir: o.Dir, frozen: o.Frozen, script: o.Faults,
+		log: log, onWrite: o.OnWrite, byName: map[string]*device{}, dir: o.Dir, frozen: o.Frozen, script: o.Faults,
 		clock: float64(start.Hour()*3600+start.Minute()*60) + float64(start.Second()),
-		rng:   newRand(o.Seed, 99),
+		rng:   rand.New(rand.NewPCG(o.Seed, 99)),
 	}
 	if err := p.load(fsys, siteDir, o); err != nil {
 		return nil, err
@@ -216,10 +216,10 @@ func (p *Plant) Step(d time.Duration) {
 	if p.frozen {
 		return
 	}
-	const whole = time.Duration(tick * float64(time.Second))
+	const whole = time.Duration(physics.Tick * float64(time.Second))
 	for p.rest += d; p.rest >= whole; p.rest -= whole {
-		p.clock += tick
-		p.model.step(p.quantities, tick, p.hour())
+		p.clock += physics.Tick
+		p.world.Step(physics.Tick, p.hour())
 	}
 }
 
@@ -291,11 +291,8 @@ func (p *Plant) Value(device, point string) (float64, bool) {
 func (p *Plant) Quantity(name string) (float64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	q, ok := p.quantities.by[name]
-	if !ok {
-		return 0, false
-	}
-	return q.value, true
+	value, _, ok := p.world.Quantity(name)
+	return value, ok
 }
 
 // Served returns how many complete reads of each group's serial register the
@@ -331,7 +328,7 @@ func (d *device) feed(point string) *feed {
 // image makes a device's registers as they are now. p.mu is held, or the plant
 // not yet shared.
 func (p *Plant) image(d *device) (image, error) {
-	return d.image(p.quantities.value, func(point string) overlay { return p.overlay(d.name, point) })
+	return d.image(p.world.Value, func(point string) overlay { return p.overlay(d.name, point) })
 }
 
 // serve lets d answer one request: frame makes a frame of the answer's PDU,

@@ -13,13 +13,14 @@ import (
 	"luquan/drivers/modbus/profile"
 	"luquan/gateway/telemetry"
 	"luquan/internal/conffile"
+	"luquan/internal/plant/physics"
 )
 
 // siteFile is plant.yaml.
 type siteFile struct {
 	Site  string
 	Label telemetry.Label
-	Model string // the physics: see newModel
+	Model string // the physics: see package physics
 	Buses []busFile
 }
 
@@ -68,11 +69,10 @@ func (p *Plant) load(fsys fs.FS, siteDir string, o Options) error {
 	if !telemetry.ValidName(s.Site) {
 		doc.Errorf(conffile.Path{"site"}, "%q cannot name a site", s.Site)
 	}
-	if p.model, err = newModel(s.Model, o.Seed); err != nil {
+	if p.world, err = physics.New(s.Model, o.Seed, p.hour()); err != nil {
 		doc.Fail(conffile.Path{"model"}, err)
 		return doc.Err()
 	}
-	p.model.step(p.quantities, 0, p.hour())
 	port := o.PortBase
 	for i, b := range s.Buses {
 		at := conffile.Path{"buses", i}
@@ -164,7 +164,7 @@ func (p *Plant) loadFeeds(doc *conffile.Doc, at conffile.Path, d *device, df dev
 			continue // nothing to read there
 		}
 		text, given := df.Feeds[pt.Name]
-		if _, ok := p.quantities.by[df.From+"."+pt.Name]; !given && ok {
+		if _, _, ok := p.world.Quantity(df.From + "." + pt.Name); !given && ok {
 			text, given = conffile.Scalar(df.From+"."+pt.Name), true
 		}
 		f, err := p.feed(pt, string(text), given)
@@ -200,12 +200,12 @@ func (p *Plant) feed(pt *profile.Point, text string, given bool) (*feed, error) 
 	case err == nil && !math.IsInf(number, 0) && !math.IsNaN(number):
 		f.constant = number
 	default:
-		q, ok := p.quantities.by[text]
+		_, unit, ok := p.world.Quantity(text)
 		if !ok {
-			return nil, fmt.Errorf("model %s has no quantity %q; it has %s", p.modelName, text, strings.Join(p.quantities.names(), ", "))
+			return nil, fmt.Errorf("model %s has no quantity %q; it has %s", p.modelName, text, strings.Join(p.world.Names(), ", "))
 		}
-		if q.unit != pt.Unit {
-			return nil, fmt.Errorf("quantity %s is in %q, and %s in %q", text, q.unit, pt.Name, pt.Unit)
+		if unit != pt.Unit {
+			return nil, fmt.Errorf("quantity %s is in %q, and %s in %q", text, unit, pt.Name, pt.Unit)
 		}
 		f.quantity = text
 	}

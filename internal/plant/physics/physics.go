@@ -1,16 +1,10 @@
-package plant
+package physics
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 )
-
-// tick is the step of the physics, in seconds. Every elapsed time is cut into
-// whole ticks, so that a run depends on its seed and the time it simulates and
-// on nothing else.
-const tick = 0.1
 
 // Properties of water, for heat and pump power.
 const (
@@ -20,26 +14,6 @@ const (
 	motorVoltage = 400.0
 	motorPF      = 0.85
 )
-
-// A model is the physics of one site. step advances it by dt seconds at the
-// hour of the day (0 to 24) and puts every quantity of the site; step with
-// dt 0 only puts them. Models keep no value of their own that a quantity holds.
-type model interface {
-	step(q *quantities, dt, hour float64)
-}
-
-// models are the sites we have physics for, by the name in plant.yaml.
-func newModel(name string, seed uint64) (model, error) {
-	switch name {
-	case "heating-plant":
-		return newHeating(seed), nil
-	case "sewage-works":
-		return newSewage(seed), nil
-	case "computing-centre":
-		return newComputing(seed), nil
-	}
-	return nil, fmt.Errorf("there is no model %q; the models are heating-plant, sewage-works and computing-centre", name)
-}
 
 // quantity is one physical value in a canonical unit of the project. A held
 // one keeps the value a fault gave it: the model sees the held value too, so

@@ -1,4 +1,4 @@
-package plant
+package physics
 
 import (
 	"math/rand/v2"
