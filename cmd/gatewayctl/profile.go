@@ -50,8 +50,8 @@ type modelPoint struct {
 }
 
 func profileCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "profile", Short: "Look up the device models that are built in"}
-	cmd.AddCommand(profileListCommand(), profileShowCommand())
+	cmd := &cobra.Command{Use: "profile", Short: "Look up the device models that are built in, check one of your own"}
+	cmd.AddCommand(profileListCommand(), profileShowCommand(), profileLintCommand())
 	return cmd
 }
 

@@ -23,9 +23,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// builtIn is read once: every rig needs it.
+var builtIn = sync.OnceValues(func() (*profile.Library, error) { return profile.Load(firmwareconfig.FS, "devices") })
+
 func library(t testing.TB) *profile.Library {
 	t.Helper()
-	lib, err := profile.Load(firmwareconfig.FS, "devices")
+	lib, err := builtIn()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,6 +102,8 @@ var syntax = []struct{ theirs, ours string }{
 	{"mapping value is not allowed", "this line does not fit its neighbours: indent lines of one list or mapping alike, and put a text with \": \" in it in quotes"},
 	{"non-map value is specified", "this line is no key: value; is the colon, or the space after it, missing?"},
 	{"flow map content", "the { here is not closed by a }, or the keys in it lack a comma"},
+	{"',' or '}' must be specified", "the { here is not closed by a }, or a comma is missing in it"},
+	{"',' or ']' must be specified", "the [ here is not closed by a ], or a comma is missing in it"},
 	{"could not find map value", "the { here is not closed by a }, or a key in it has no value"},
 	{"flow mapping end token", "the { here is not closed by a }"},
 	{"end token '}'", "the { here is not closed by a }"},

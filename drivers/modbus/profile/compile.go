@@ -187,7 +187,7 @@ func (c *compiler) serial(s Serial) {
 		c.errorf(at.With("unit"), "unit is %d; addresses are 1 to 247 (254 and 255 on TCP)", s.Unit)
 	}
 	if s.Baud < 0 || s.Baud > 4_000_000 {
-		c.errorf(at.With("baud"), "baud is %d", s.Baud)
+		c.errorf(at.With("baud"), "baud is %d; write the speed in bits a second, for example 9600", s.Baud)
 	}
 }
 

@@ -22,8 +22,9 @@ type Library struct {
 	names  []string
 	pairs  pairs
 
-	mu       sync.Mutex // guards resolved
+	mu       sync.Mutex // guards resolved and known
 	resolved []resolved
+	known    map[string][]quantity // by profile; made by quantities
 }
 
 // resolved is a profile as it was asked for and as it was given.
@@ -155,7 +156,7 @@ func (l *Library) parse(file string, data []byte) (*conffile.Doc, *rawProfile, *
 			first = p
 		}
 		if p != nil {
-			l.pairs.join(doc, raw, p)
+			l.pairs.join(doc, p)
 		}
 	}
 	return doc, raw, first
@@ -193,7 +194,7 @@ func variants(doc *conffile.Doc, raw *rawProfile) []map[string]string {
 }
 
 // join adds what p says to what is known, or reports the disagreement.
-func (ps pairs) join(doc *conffile.Doc, raw *rawProfile, p *Profile) {
+func (ps pairs) join(doc *conffile.Doc, p *Profile) {
 	for i := range p.Points {
 		pt := &p.Points[i]
 		key := [2]string{p.Kind, pt.Name}
@@ -205,8 +206,18 @@ func (ps pairs) join(doc *conffile.Doc, raw *rawProfile, p *Profile) {
 		if was.class == pt.Class && was.unit == pt.Unit {
 			continue
 		}
-		doc.Errorf(pointAt(raw.Points, pt.Name, nil), "%s", disagree(p.Kind, pt, was))
+		doc.Errorf(unitAt(doc, pt), "%s", disagree(p.Kind, pt, was))
 	}
+}
+
+// unitAt is where the point says its unit, or its name where it says none.
+func unitAt(doc *conffile.Doc, pt *Point) conffile.Path {
+	for _, key := range []string{"as", "unit", "class", "name"} {
+		if at := pt.at.With(key); doc.Has(at) {
+			return at
+		}
+	}
+	return pt.at
 }
 
 func disagree(kind string, pt *Point, was pair) string {

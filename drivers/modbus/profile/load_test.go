@@ -202,7 +202,7 @@ func TestLibraryDisagrees(t *testing.T) {
 		return &fstest.MapFile{Data: []byte("id: " + id + "\nkind: pump\nsource: {where: book, confidence: low}\npoints:\n  - {name: flow, table: input, address: 0, type: u16, unit: " + unit + "}\n")}
 	}
 	lib, err := Load(fstest.MapFS{"a.yaml": file("a", "L/h"), "b.yaml": file("b", "kg/h"), "c.yaml": file("c", "m3/h")}, ".")
-	want := "b.yaml:5:5: point flow of kind pump is float in kg/s here and float in L/s in profile a; one kind and point is one class and unit everywhere: give it another name"
+	want := "b.yaml:5:61: point flow of kind pump is float in kg/s here and float in L/s in profile a; one kind and point is one class and unit everywhere: give it another name"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

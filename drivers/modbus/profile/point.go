@@ -41,7 +41,7 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 		p.Every = prof.Every
 	}
 	c.period(rp.at.With("every"), p.Every)
-	p.FrozenAfter = rp.FrozenAfter
+	p.FrozenAfter, p.at = rp.FrozenAfter, rp.at
 	if rp.Access != "" && !slices.Contains([]string{"ro", "rw", "wo"}, rp.Access) {
 		c.errorf(rp.at.With("access"), "access is %q; it is one of ro, rw, wo", rp.Access)
 	}
@@ -95,12 +95,24 @@ func (c *compiler) readType(rp rawPoint, p *Point) {
 		p.Type, p.Words = t, uint16(t.Width()+15)/16
 	} else {
 		names := slices.Sorted(maps.Keys(typeNames))
-		c.errorf(rp.at.With("type"), "type is %q; it is one of %s, string:N", rp.Type, strings.Join(names, ", "))
+		hint := ""
+		if ours := otherTypes[strings.ToLower(strings.ReplaceAll(rp.Type, "_", ""))]; ours != "" {
+			hint = "; did you mean " + ours + "?"
+		}
+		c.errorf(rp.at.With("type"), "type is %q; it is one of %s, string:N%s", rp.Type, strings.Join(names, ", "), hint)
 		return
 	}
 	if p.Table != 0 && p.Table.IsBit() != (p.Type == Bit) {
 		c.errorf(rp.at.With("type"), "type %s cannot stand in the %s table: coils and discrete inputs are bits, registers are not (use encoding: bit-field:3-3 for one bit of a register)", rp.Type, p.Table)
 	}
+}
+
+// otherTypes are the names that books and other tools give the types.
+var otherTypes = map[string]string{
+	"uint16": "u16", "int16": "s16", "uint32": "u32", "int32": "s32", "uint64": "u64", "int64": "s64", "i16": "s16", "i32": "s32", "i64": "s64",
+	"word": "u16", "uint": "u16", "int": "s16", "short": "s16", "ushort": "u16", "dword": "u32", "udint": "u32", "dint": "s32", "long": "s32", "ulong": "u32",
+	"float": "f32", "float32": "f32", "real": "f32", "single": "f32", "double": "f64", "float64": "f64", "lreal": "f64",
+	"bool": "bit", "boolean": "bit", "bitmap": "bits", "bitfield": "bits", "enum": "u16", "string": "string:N", "ascii": "string:N", "char": "string:N",
 }
 
 func (c *compiler) encoding(rp rawPoint, p *Point) {
@@ -372,7 +384,11 @@ func (c *compiler) names(rp rawPoint, p *Point) {
 		c.errorf(rp.at.With("bits"), "a point has enum or bits, not both")
 	}
 	if (len(p.Enum) > 0 || len(p.Bits) > 0) && p.Class != telemetry.Int {
-		c.errorf(rp.at.With("class"), "enum and bits are for whole numbers; this point is a %s", p.Class)
+		key := "enum"
+		if len(p.Bits) > 0 {
+			key = "bits"
+		}
+		c.errorf(rp.at.With(key), "enum and bits are for whole numbers; this point is a %s: take a whole type, or leave them out", p.Class)
 		return
 	}
 	width := p.width()

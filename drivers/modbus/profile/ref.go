@@ -79,7 +79,7 @@ func (r Ref) resolve(lib *Library, doc *conffile.Doc, at conffile.Path) *Profile
 	for i := range p.Points {
 		pt := &p.Points[i]
 		if was, known := lib.pairs[[2]string{p.Kind, pt.Name}]; known && (was.class != pt.Class || was.unit != pt.Unit) {
-			c.errorf(pointAt(raw.Points, pt.Name, at), "%s", disagree(p.Kind, pt, was))
+			c.errorf(unitAt(doc, pt), "%s", disagree(p.Kind, pt, was))
 		}
 	}
 	if c.bad {
@@ -122,14 +122,4 @@ func merge(dst, src reflect.Value) {
 			dst.Field(i).Set(f)
 		}
 	}
-}
-
-// pointAt returns where the point of that name was written.
-func pointAt(points []rawPoint, name string, none conffile.Path) conffile.Path {
-	for _, p := range points {
-		if p.Name == name {
-			return p.at
-		}
-	}
-	return none
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"luquan/gateway/telemetry"
+	"luquan/internal/conffile"
 )
 
 // Profile describes one device model, ready for use: parameters are filled
@@ -238,6 +239,7 @@ type Point struct {
 
 	conv  conv // raw to canonical, exactly
 	needs []Span
+	at    conffile.Path // where it was written
 }
 
 // Needs returns every span that Decode looks at: the value's own words and
