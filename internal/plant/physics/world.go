@@ -29,8 +29,9 @@ func models() map[string]func(seed uint64) model {
 		"heating-plant":    func(seed uint64) model { return newHeating(seed) },
 		"sewage-works":     func(seed uint64) model { return newSewage(seed) },
 		"computing-centre": func(seed uint64) model { return newComputing(seed) },
-	"substation":       func(seed uint64) model { return newSubstation(seed) },
-	"gas-storage":      func(seed uint64) model { return newGasStorage(seed) },
+		"substation":       func(seed uint64) model { return newSubstation(seed) },
+		"gas-storage":      func(seed uint64) model { return newGasStorage(seed) },
+		"cold-chain":       func(seed uint64) model { return newColdChain(seed) },
 	}
 }
 
