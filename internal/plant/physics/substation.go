@@ -213,8 +213,9 @@ func (s *substation) mvSide(q *quantities, dt float64, in power, mv, hz float64)
 	readings(q.of("incoming"), dt, in, u, [3]float64{0.335, 0.332, 0.333}, hz, 41_806_200_000)
 	t2 := q.of("transformer_2")
 	readings(q.of("cable_2"), dt, power{t2.get("p_in"), t2.get("q_in")}, u, [3]float64{0.336, 0.33, 0.334}, hz, 17_204_000_000)
-	q.of("cable_2").put("i_n", "A", math.Abs(0.15+s.stray.step(dt)))
-	q.of("incoming").put("i_n", "A", math.Abs(0.2+s.stray.x))
+	stray := q.of("cable_2").put("i_residual", "A", math.Abs(0.15+s.stray.step(dt)))
+	q.of("incoming").put("i_residual", "A", stray+0.05) // the relay sees both cables
+	q.of("incoming").put("i_residual_sum", "A", stray+0.1)
 }
 
 // climate puts the rooms: that of the transformers keeps their losses unless
@@ -308,6 +309,11 @@ func (b *branch) measure(q *quantities, dt float64, volts, hz float64) {
 	readings(q.of(b.name), dt, b.now, [3]float64{u * 1.001, u * 0.998, u * 1.001}, share, hz, b.energy0)
 }
 
+// phases names the quantities that a meter has of each phase.
+var phases = [3]struct{ u, i, p, q, pf string }{
+	{"u_l1", "i_l1", "p_l1", "q_l1", "pf_l1"}, {"u_l2", "i_l2", "p_l2", "q_l2", "pf_l2"}, {"u_l3", "i_l3", "p_l3", "q_l3", "pf_l3"},
+}
+
 // readings puts what a three-phase meter shows of a load at phase voltages u
 // (V), of which each phase carries its share; energy0 is its counter (Wh) at
 // the start.
@@ -320,7 +326,7 @@ func readings(g *group, dt float64, load power, u, share [3]float64, hz, energy0
 		pf = p / va
 	}
 	var sumU, sumI float64
-	for i, n := range phase {
+	for i, n := range phases {
 		volts := g.put(n.u, "V", u[i])
 		amps := 0.0
 		if volts > 1 {
@@ -329,20 +335,26 @@ func readings(g *group, dt float64, load power, u, share [3]float64, hz, energy0
 		sumU += volts
 		sumI += g.put(n.i, "A", amps)
 		g.put(n.p, "W", p*share[i])
+		g.put(n.q, "var", r*share[i])
+		g.put(n.pf, "", pf)
 	}
 	g.put("i_avg", "A", sumI/3)
 	g.put("u_avg", "V", sumU/3)
+	sumU = 0
 	for i, name := range [3]string{"u_l12", "u_l23", "u_l31"} {
 		a, b := u[i], u[(i+1)%3]
-		g.put(name, "V", math.Sqrt(a*a+b*b+a*b)) // 120 degrees apart
+		sumU += g.put(name, "V", math.Sqrt(a*a+b*b+a*b)) // 120 degrees apart
 	}
+	g.put("u_avg_ll", "V", sumU/3)
 	g.put("s_total", "VA", va)
 	g.put("pf_total", "", pf)
 	g.put("frequency", "Hz", hz)
 	g.energy("energy_import", "Wh", energy0, p, dt)
+	g.put("energy_total", "Wh", g.get("energy_import"))
 	g.energy("reactive_import", "varh", energy0*0.3, max(0, r), dt)
 	g.energy("reactive_export", "varh", energy0*0.01, max(0, -r), dt)
-	g.energy("apparent_energy", "VAh", energy0*1.05, va, dt)
+	g.put("reactive_total", "varh", g.get("reactive_import")-g.get("reactive_export"))
+	g.energy("apparent_total", "VAh", energy0*1.05, va, dt)
 	g.put("energy_export", "Wh", 0)
 	g.energy("energy_import_l1", "Wh", energy0*share[0], p*share[0], dt)
 }
