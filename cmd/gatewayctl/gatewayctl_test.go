@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,18 +65,27 @@ func TestCommands(t *testing.T) {
 				`the fastest it can is every period 1\.[0-9] times as long \(room-1 every 200ms, not 100ms\); .*`,
 		}},
 		{"profile list", 0, []string{
-			`ID +KIND +CONFIDENCE +UNPROVEN +MODEL`,
-			`kamstrup-multical-603 +heat_meter +medium +4 +Kamstrup MULTICAL .*`,
+			`ID +KIND +POINTS +CONFIDENCE +UNPROVEN +MODEL`,
+			`kamstrup-multical-603 +heat_meter +[0-9]+ +medium +[0-9]+ +Kamstrup MULTICAL .*`,
 			`remond-water-probe +.*`,
 		}, nil},
 		{"profile show xy-md02", 0, []string{
 			`source \(confidence high\): .*`,
-			`POINT +TABLE +ADDRESS +TYPE +UNIT +中文 +ENGLISH`,
-			`temperature +input +1 +s16 +degC +环境温度 +Air temperature`,
+			`POINT +TABLE +ADDRESS +PRINTED +TYPE +UNIT +中文 +ENGLISH`,
+			`temperature +input +1 +[-0-9]+ +s16 +degC +环境温度 +Air temperature`,
+			`called: 温湿度变送器 XY-MD02, .*`, `also: .*`, `as it leaves the factory: 9600 baud, 8 data bits, parity none, 1 stop bit, unit 1`,
 		}, nil},
 		{"profile show remond-water-probe --param probe=ph", 0, []string{
-			`parameter probe: do, .* \(shown: ph; gateway.yaml must say it\)`,
+			`parameter probe: do, .* \(shown: ph; gateway.yaml must say it\): 探头.*`,
 		}, nil},
+		{"profile list --kind heat_meter --search MULTICAL", 0, []string{`kamstrup-multical-603 .*`}, nil},
+		{"profile list --search 浊度", 0, []string{`remond-water-probe .*`}, nil},
+		{"profile list --search no-such-thing", 0, []string{`ID .*`}, nil},
+		{"profile list --kind heatmeter", 1, nil, []string{`gatewayctl profile list: no model has --kind "heatmeter"; did you mean "heat_meter"\?`}},
+		{"profile list --used-at school", 1, nil, []string{`gatewayctl profile list: no model has --used-at "school"; there are .*sewage.*`}},
+		{"profile list --json --markdown", 1, nil, []string{`.*\[json markdown\].*`}},
+		{"__complete profile list --kind heat", 0, []string{`heat_meter`, `:4`}, []string{`Completion ended .*`}},
+		{"__complete profile show xy", 0, []string{`xy-md02`, `:4`}, []string{`Completion ended .*`}},
 		{"profile show remond-water-probe --param probe=salt", 1, nil, []string{`.*parameter probe is "salt"; it is one of do, .*`}},
 		{"profile show xy-md2", 1, nil, []string{`gatewayctl profile show: profile "xy-md2" is not known; did you mean "xy-md02"\?`}},
 		{"profile shwo", 2, nil, []string{`gatewayctl profile: unknown command "shwo"; did you mean "show"\?`, `see .*`}},
@@ -127,13 +137,21 @@ func TestJSON(t *testing.T) {
 	}
 	var models []model
 	into(t, "profile list --json", 0, &models)
-	if len(models) < 7 || models[0].ID == "" || models[0].Kind == "" || models[0].Points != nil {
+	if len(models) < 7 || models[0].ID == "" || models[0].Kind == "" || models[0].Points != nil || models[0].Count == 0 {
 		t.Errorf("got %+v", models)
+	}
+	var sewage []model
+	into(t, "profile list --json --used-at sewage", 0, &sewage)
+	if len(sewage) == 0 || len(sewage) >= len(models) || !slices.Contains(sewage[0].UsedAt, "sewage") {
+		t.Errorf("%d of %d models are used at sewage works: %+v", len(sewage), len(models), sewage)
 	}
 	var m model
 	into(t, "profile show --json xy-md02", 0, &m)
-	want := modelPoint{"temperature", "input", 1, "s16", "degC", "环境温度", "Air temperature"}
-	if len(m.Points) != 2 || m.Points[0] != want {
+	want := modelPoint{Name: "temperature", Table: "input", Address: 1, Type: "s16", Unit: "degC", Zh: "环境温度", En: "Air temperature"}
+	if len(m.Points) > 0 {
+		want.DocAddress, want.Note = m.Points[0].DocAddress, m.Points[0].Note
+	}
+	if len(m.Points) < 2 || m.Count != len(m.Points) || m.Points[0] != want || m.Source == "" || m.Serial == "" {
 		t.Errorf("got %+v, want %+v first", m.Points, want)
 	}
 }

@@ -1,53 +1,17 @@
 package main
 
 import (
-	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"strconv"
+	"slices"
 	"strings"
-	"text/tabwriter"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"luquan/drivers/modbus/profile"
 	"luquan/gateway/edge"
+	"luquan/internal/conffile"
 )
-
-// model is a profile as --json tells it; show adds the points.
-type model struct {
-	ID         string       `json:"id"`
-	Vendor     string       `json:"vendor"`
-	Model      string       `json:"model"`
-	Kind       string       `json:"kind"`
-	Confidence string       `json:"confidence"`
-	Source     string       `json:"source"`
-	Unproven   []string     `json:"unproven"`
-	Notes      []string     `json:"notes,omitempty"`
-	Params     []modelParam `json:"params,omitempty"`
-	Points     []modelPoint `json:"points,omitempty"`
-}
-
-// modelParam is a setting of the device; Shown is the one that the points
-// here are of.
-type modelParam struct {
-	Name    string   `json:"name"`
-	Shown   string   `json:"shown"`
-	OneOf   []string `json:"one_of"`
-	Default string   `json:"default,omitempty"` // absent: gateway.yaml must say it
-}
-
-type modelPoint struct {
-	Name    string `json:"name"`
-	Table   string `json:"table"`
-	Address uint16 `json:"address"`
-	Type    string `json:"type"`
-	Unit    string `json:"unit"`
-	Zh      string `json:"label_zh"`
-	En      string `json:"label_en"`
-}
 
 func profileCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "profile", Short: "Look up the device models that are built in, check one of your own"}
@@ -55,8 +19,12 @@ func profileCommand() *cobra.Command {
 	return cmd
 }
 
+// filter is which models list shows; what is empty lets all through.
+type filter struct{ kind, usedAt, search string }
+
 func profileListCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, asMarkdown bool
+	var f filter
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the device models",
@@ -66,22 +34,89 @@ func profileListCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var models []model
-			for _, id := range lib.Names() {
-				m, _, err := lookup(lib, id, nil)
-				if err != nil {
-					return err
+			models, err := f.models(lib)
+			if err != nil {
+				return err
+			}
+			switch w := cmd.OutOrStdout(); {
+			case asMarkdown:
+				return printMarkdown(w, models)
+			case asJSON:
+				for i := range models {
+					models[i].Points = nil
 				}
-				models = append(models, m)
+				return printJSON(w, models)
+			default:
+				return printModels(w, models)
 			}
-			if asJSON {
-				return printJSON(cmd.OutOrStdout(), models)
-			}
-			return printModels(cmd.OutOrStdout(), models)
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print for programs")
+	flags := cmd.Flags()
+	flags.BoolVar(&asJSON, "json", false, "print for programs")
+	flags.BoolVar(&asMarkdown, "markdown", false, "print docs/devices.md")
+	flags.StringVar(&f.kind, "kind", "", "only devices of this kind, for example heat_meter")
+	flags.StringVar(&f.usedAt, "used-at", "", "only those used at this kind of plant, for example sewage")
+	flags.StringVar(&f.search, "search", "", "only those with this text in id, vendor, model or a label, in English or Chinese")
+	cmd.MarkFlagsMutuallyExclusive("json", "markdown")
+	complete(cmd, "kind", func(m model) []string { return []string{m.Kind} })
+	complete(cmd, "used-at", func(m model) []string { return m.UsedAt })
 	return cmd
+}
+
+// complete offers the words of all models for a flag in the shell.
+func complete(cmd *cobra.Command, flag string, words func(model) []string) {
+	err := cmd.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return offer(words), cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic("BUG: " + err.Error()) // the flag is not there
+	}
+}
+
+func offer(words func(model) []string) (out []string) {
+	lib, err := edge.Profiles()
+	if err != nil {
+		return nil
+	}
+	models, err := filter{}.models(lib)
+	if err != nil {
+		return nil
+	}
+	for _, m := range models {
+		for _, w := range words(m) {
+			if !slices.Contains(out, w) {
+				out = append(out, w)
+			}
+		}
+	}
+	return out
+}
+
+// models returns the models that the filter lets through, with all points of
+// all their forms.
+func (f filter) models(lib *profile.Library) ([]model, error) {
+	models := []model{}
+	var kinds, plants []string
+	for _, id := range lib.Names() {
+		m := modelOf(lib, lib.Forms(id), nil)
+		kinds, plants = append(kinds, m.Kind), append(plants, m.UsedAt...)
+		if (f.kind == "" || f.kind == m.Kind) && (f.usedAt == "" || slices.Contains(m.UsedAt, f.usedAt)) && m.has(f.search) {
+			models = append(models, m)
+		}
+	}
+	for _, c := range []struct {
+		flag, word string
+		known      []string
+	}{{"kind", f.kind, kinds}, {"used-at", f.usedAt, plants}} {
+		if c.word != "" && !slices.Contains(c.known, c.word) {
+			slices.Sort(c.known)
+			if near := conffile.Nearest(c.word, c.known); near != "" {
+				return nil, fmt.Errorf("no model has --%s %q; did you mean %q?", c.flag, c.word, near)
+			}
+			return nil, fmt.Errorf("no model has --%s %q; there are %s", c.flag, c.word, strings.Join(slices.Compact(c.known), ", "))
+		}
+	}
+	return models, nil
 }
 
 func profileShowCommand() *cobra.Command {
@@ -91,17 +126,17 @@ func profileShowCommand() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show a device model: its source, what is unproven, its points",
 		Args:  one("name one device model; `gatewayctl profile list` shows them"),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return offer(func(m model) []string { return []string{m.ID} }), cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			lib, err := edge.Profiles()
 			if err != nil {
 				return err
 			}
-			m, p, err := lookup(lib, args[0], params)
+			m, err := lookup(lib, args[0], params)
 			if err != nil {
 				return err
-			}
-			for i := range p.Points {
-				m.Points = append(m.Points, pointOf(&p.Points[i]))
 			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), m)
@@ -114,106 +149,15 @@ func profileShowCommand() *cobra.Command {
 	return cmd
 }
 
-// lookup finds the profile; a parameter that is not given is shown at its
-// default, or at its first value where gateway.yaml must say it.
-func lookup(lib *profile.Library, id string, given map[string]string) (model, *profile.Profile, error) {
-	chosen := maps.Clone(given)
-	var params []modelParam
-	for _, p := range lib.Params(id) {
-		if _, ok := chosen[p.Name]; !ok {
-			if chosen == nil {
-				chosen = map[string]string{}
-			}
-			chosen[p.Name] = cmp.Or(p.Default, p.OneOf[0])
-		}
-		params = append(params, modelParam{p.Name, chosen[p.Name], p.OneOf, p.Default})
-	}
-	p, err := lib.Lookup(id, chosen)
-	if err != nil {
-		return model{}, nil, err
-	}
-	return model{
-		ID: p.ID, Vendor: p.Vendor, Model: p.Model, Kind: p.Kind, Confidence: p.Source.Confidence, Source: p.Source.Where,
-		Unproven: append([]string{}, p.Unproven...), Notes: p.Notes, Params: params,
-	}, p, nil
-}
-
-func pointOf(p *profile.Point) modelPoint {
-	m := modelPoint{p.Name, p.Table.String(), p.Address, p.Type.String(), p.Unit, p.Label.Zh, p.Label.En}
-	if p.Type == profile.Text {
-		m.Type += ":" + strconv.Itoa(int(p.Length))
-	}
-	return m
-}
-
+// printModels lists the models, a line each.
 func printModels(w io.Writer, models []model) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "ID\tKIND\tCONFIDENCE\tUNPROVEN\tMODEL")
+	rows := [][]string{{"ID", "KIND", "POINTS", "CONFIDENCE", "UNPROVEN", "MODEL"}}
 	for _, m := range models {
 		unproven := "-"
 		if n := len(m.Unproven); n > 0 {
-			unproven = strconv.Itoa(n)
+			unproven = fmt.Sprint(n)
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", m.ID, m.Kind, m.Confidence, unproven, m.name())
+		rows = append(rows, []string{m.ID, m.Kind, fmt.Sprint(m.Count), m.Confidence, unproven, m.name()})
 	}
-	return tw.Flush()
-}
-
-// name is how people call the model.
-func (m model) name() string {
-	if strings.HasPrefix(m.Model, m.Vendor) {
-		return m.Model
-	}
-	return m.Vendor + " " + m.Model
-}
-
-func (m model) print(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %s, kind %s\n", m.ID, m.name(), m.Kind)
-	fmt.Fprintf(w, "source (confidence %s): %s\n", m.Confidence, m.Source)
-	for _, u := range m.Unproven {
-		fmt.Fprintf(w, "unproven: %s\n", u)
-	}
-	for _, n := range m.Notes {
-		fmt.Fprintf(w, "note: %s\n", n)
-	}
-	for _, p := range m.Params {
-		must := "default " + p.Default
-		if p.Default == "" {
-			must = "gateway.yaml must say it"
-		}
-		fmt.Fprintf(w, "parameter %s: %s (shown: %s; %s)\n", p.Name, strings.Join(p.OneOf, ", "), p.Shown, must)
-	}
-	rows := [][]string{{"POINT", "TABLE", "ADDRESS", "TYPE", "UNIT", "中文", "ENGLISH"}}
-	for _, p := range m.Points {
-		rows = append(rows, []string{p.Name, p.Table, strconv.Itoa(int(p.Address)), p.Type, p.Unit, p.Zh, p.En})
-	}
-	width := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			width[i] = max(width[i], columns(cell))
-		}
-	}
-	fmt.Fprintln(w)
-	for _, row := range rows {
-		var line strings.Builder
-		for i, cell := range row {
-			line.WriteString(cell + strings.Repeat(" ", width[i]-columns(cell)+2))
-		}
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " ")); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// columns is the width of s on a terminal, where Chinese takes two columns a
-// character; text/tabwriter would count one.
-func columns(s string) int {
-	n := utf8.RuneCountInString(s)
-	for _, r := range s {
-		if r >= 0x2E80 && r <= 0xFFEF {
-			n++
-		}
-	}
-	return n
+	return printTable(w, rows)
 }

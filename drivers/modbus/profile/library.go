@@ -93,6 +93,8 @@ type Param struct {
 	Name    string
 	OneOf   []string
 	Default string // "": it must be given
+	Label   telemetry.Label
+	Note    string
 }
 
 // Params returns the parameters of the profile of that id, sorted by name;
@@ -105,9 +107,21 @@ func (l *Library) Params(id string) []Param {
 	var out []Param
 	for _, name := range slices.Sorted(maps.Keys(raw.Params)) {
 		p := raw.Params[name]
-		out = append(out, Param{name, slices.Clone(p.OneOf), string(p.Default)})
+		out = append(out, Param{name, slices.Clone(p.OneOf), string(p.Default), p.Label, p.Note})
 	}
 	return out
+}
+
+// Forms returns the profile of that id with its parameters at their defaults
+// (one without at its first value), and then with each other value of each of
+// them; none when there is no such profile. A point that is there with some
+// parameters only is in some of them.
+func (l *Library) Forms(id string) []*Profile {
+	raw, ok := l.models[id]
+	if !ok {
+		return nil
+	}
+	return allForms(raw)
 }
 
 // Lookup returns the profile of that id with the parameters given, others at

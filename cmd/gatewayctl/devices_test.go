@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"luquan/gateway/edge"
+)
+
+// TestDevicesDocIsWhole: every model, each of its points with both labels, and
+// all that is unproven stand in it.
+func TestDevicesDocIsWhole(t *testing.T) {
+	doc, _, _ := run(t, "profile list --markdown")
+	lib, err := edge.Profiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	models, err := filter{}.models(lib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, s := range strings.Split(doc, "\n## ")[1:] {
+		id, text, _ := strings.Cut(s, "\n")
+		sections[id] = text
+	}
+	for _, m := range models {
+		text := sections[m.ID]
+		for _, u := range m.Unproven {
+			if !strings.Contains(text, line(u)) {
+				t.Errorf("%s: unproven %s is not told", m.ID, u)
+			}
+		}
+		for _, p := range m.Points {
+			if !strings.Contains(text, "| "+p.Name+" | "+cell(p.Zh)+" | "+cell(p.En)+" | "+p.Unit+" | ") {
+				t.Errorf("%s: point %s is not in the table", m.ID, p.Name)
+			}
+		}
+		if !strings.Contains(text, line(m.Source)) || !strings.Contains(text, m.Confidence) {
+			t.Errorf("%s: its source is not told", m.ID)
+		}
+	}
+	for _, row := range strings.Split(doc, "\n") {
+		if strings.HasPrefix(row, "| ") && strings.Count(strings.ReplaceAll(row, `\\|`, ""), "|") < 4 {
+			t.Errorf("a broken row: %s", row)
+		}
+	}
+}
