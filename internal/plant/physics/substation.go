@@ -210,9 +210,10 @@ func (s *substation) mvSide(q *quantities, dt float64, in power, mv, hz float64)
 	for i := range u {
 		u[i] = mv/threePhase + s.lean[i].step(dt)
 	}
-	readings(q.of("incoming"), dt, in, u, [3]float64{0.335, 0.332, 0.333}, hz, 41_806_200_000)
+	readings(q.of("incoming"), in, u, [3]float64{0.335, 0.332, 0.333}, hz)
+	counts(q.of("incoming"), dt, 41_806_200_000)
 	t2 := q.of("transformer_2")
-	readings(q.of("cable_2"), dt, power{t2.get("p_in"), t2.get("q_in")}, u, [3]float64{0.336, 0.33, 0.334}, hz, 17_204_000_000)
+	readings(q.of("cable_2"), power{t2.get("p_in"), t2.get("q_in")}, u, [3]float64{0.336, 0.33, 0.334}, hz)
 	stray := q.of("cable_2").put("i_residual", "A", math.Abs(0.15+s.stray.step(dt)))
 	q.of("incoming").put("i_residual", "A", stray+0.05) // the relay sees both cables
 	q.of("incoming").put("i_residual_sum", "A", stray+0.1)
@@ -306,7 +307,8 @@ func (b *branch) measure(q *quantities, dt float64, volts, hz float64) {
 	if volts == 0 {
 		b.now, hz = power{}, 0
 	}
-	readings(q.of(b.name), dt, b.now, [3]float64{u * 1.001, u * 0.998, u * 1.001}, share, hz, b.energy0)
+	readings(q.of(b.name), b.now, [3]float64{u * 1.001, u * 0.998, u * 1.001}, share, hz)
+	counts(q.of(b.name), dt, b.energy0)
 }
 
 // phases names the quantities that a meter has of each phase.
@@ -315,9 +317,8 @@ var phases = [3]struct{ u, i, p, q, pf string }{
 }
 
 // readings puts what a three-phase meter shows of a load at phase voltages u
-// (V), of which each phase carries its share; energy0 is its counter (Wh) at
-// the start.
-func readings(g *group, dt float64, load power, u, share [3]float64, hz, energy0 float64) {
+// (V), of which each phase carries its share.
+func readings(g *group, load power, u, share [3]float64, hz float64) {
 	p := g.put("p_total", "W", load.p)
 	r := g.put("q_total", "var", load.q)
 	va := math.Hypot(p, r)
@@ -349,12 +350,18 @@ func readings(g *group, dt float64, load power, u, share [3]float64, hz, energy0
 	g.put("s_total", "VA", va)
 	g.put("pf_total", "", pf)
 	g.put("frequency", "Hz", hz)
-	g.energy("energy_import", "Wh", energy0, p, dt)
+}
+
+// counts puts the counters of the meter of that group after readings has put
+// its powers; wh is what it had counted at the start.
+func counts(g *group, dt, wh float64) {
+	p, r := g.get("p_total"), g.get("q_total")
+	g.energy("energy_import", "Wh", wh, p, dt)
+	g.energy("energy_import_l1", "Wh", wh/3, g.get("p_l1"), dt)
 	g.put("energy_total", "Wh", g.get("energy_import"))
-	g.energy("reactive_import", "varh", energy0*0.3, max(0, r), dt)
-	g.energy("reactive_export", "varh", energy0*0.01, max(0, -r), dt)
-	g.put("reactive_total", "varh", g.get("reactive_import")-g.get("reactive_export"))
-	g.energy("apparent_total", "VAh", energy0*1.05, va, dt)
 	g.put("energy_export", "Wh", 0)
-	g.energy("energy_import_l1", "Wh", energy0*share[0], p*share[0], dt)
+	g.energy("reactive_import", "varh", wh*0.3, max(0, r), dt)
+	g.energy("reactive_export", "varh", wh*0.01, max(0, -r), dt)
+	g.put("reactive_total", "varh", g.get("reactive_import")-g.get("reactive_export"))
+	g.energy("apparent_total", "VAh", wh*1.05, g.get("s_total"), dt)
 }

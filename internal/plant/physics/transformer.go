@@ -63,8 +63,8 @@ func (t *transformer) volts(q *quantities, other *transformer) float64 {
 	return u
 }
 
-// capacitors is the bank of a section: four steps, switched one at a time by
-// the reactive power they leave.
+// capacitors is the bank of a section: four steps, switched one at a time so
+// that a little reactive power is left and none is sent back.
 type capacitors struct {
 	name  string
 	steps float64 // switched on
@@ -83,15 +83,15 @@ func (c *capacitors) step(q *quantities, dt float64, load power, begin bool) flo
 	enabled := g.put("enabled", "", 1) > 0.5
 	left := load.q - c.steps*capacitorStep
 	if begin {
-		c.steps = clamp(math.Round(load.q/capacitorStep), 0, capacitorSteps)
+		c.steps = clamp(math.Floor(load.q/capacitorStep), 0, capacitorSteps)
 	}
 	switch c.wait -= dt; {
 	case !enabled:
 		c.steps = 0
 	case c.wait > 0 || dt == 0:
-	case left > 0.8*capacitorStep && c.steps < capacitorSteps:
+	case left > 1.15*capacitorStep && c.steps < capacitorSteps:
 		c.steps, c.wait = c.steps+1, capacitorWait
-	case left < -0.4*capacitorStep && c.steps > 0:
+	case left < 0 && c.steps > 0:
 		c.steps, c.wait = c.steps-1, capacitorWait
 	}
 	steps := g.put("steps", "", c.steps)
