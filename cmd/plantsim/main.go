@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,9 +26,11 @@ func command() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&sim.Site, "site", "heating-plant", "a site: heating-plant, sewage-works or computing-centre")
+	f.StringVar(&sim.Site, "site", "heating-plant", "a site: "+strings.Join(plant.Sites(), ", "))
 	f.StringVar(&sim.Dir, "dir", "", "where each serial line's pseudo-terminal gets the name of its bus; default: luquan/<site> in the temporary directory")
 	f.StringVar(&sim.Script, "faults", "", "a fault script; its times count from the start")
+	f.BoolVar(&sim.Day, "day", false, "let the incidents of the site's day happen, each at its time, and tell them")
+	f.Float64Var(&sim.Speed, "speed", 1, "how many times faster the plant's time goes (1 to 1000)")
 	f.StringVar(&sim.Listen, "listen", "127.0.0.1", "address of the TCP buses, without port")
 	f.IntVar(&sim.PortBase, "port-base", plant.SitePorts, "port of the first TCP bus, the others follow; 0 takes free ports, -1 those of the site's file")
 	f.BoolVar(&sim.Frozen, "freeze", false, "hold every value still")

@@ -44,6 +44,7 @@ type running struct {
 	from, until time.Time // until zero: no end
 	on, cleared bool
 	frozen      map[string][]uint16 // point -> words, while a freeze is on
+	incident    *Incident           // that begins and ends with it; nil: none
 }
 
 func (r *running) due(now time.Time) bool {
@@ -170,8 +171,14 @@ func (p *Plant) schedule(f Fault, now time.Time) *running {
 func (p *Plant) refresh(now time.Time) {
 	p.cuts.Lock() // switches of one bus come in order
 	defer p.cuts.Unlock()
-	for _, b := range p.switches(now) {
+	touched, told := p.switches(now)
+	for _, b := range touched {
 		b.cut(p.cutNow(b.label()))
+	}
+	for _, r := range told {
+		if p.onIncident != nil {
+			p.onIncident(*r.incident, !r.over(now))
+		}
 	}
 }
 
@@ -187,11 +194,11 @@ func (p *Plant) mend() {
 	}
 }
 
-// switches brings the faults up to now and returns the buses to switch.
-func (p *Plant) switches(now time.Time) []bus {
+// switches brings the faults up to now and returns the buses to switch, and
+// the faults with which an incident begins or ends.
+func (p *Plant) switches(now time.Time) (touched []bus, told []*running) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var touched []bus
 	held := false
 	for _, r := range p.faults {
 		on := r.due(now)
@@ -199,6 +206,9 @@ func (p *Plant) switches(now time.Time) []bus {
 			continue
 		}
 		r.on = on
+		if r.incident != nil {
+			told = append(told, r)
+		}
 		p.log.Info("fault switched", "do", r.Do, "bus", r.Bus, "device", r.Device, "point", r.Point, "quantity", r.Quantity, "on", on)
 		switch {
 		case r.Do == "freeze" && on:
@@ -219,7 +229,7 @@ func (p *Plant) switches(now time.Time) []bus {
 		p.world.Step(0, p.hour())
 	}
 	p.faults = slices.DeleteFunc(p.faults, func(r *running) bool { return !r.on && r.over(now) })
-	return touched
+	return touched, told
 }
 
 // freeze returns what the fault's points show now. p.mu is held.

@@ -29,11 +29,21 @@ type Options struct {
 	Start    time.Time // local time of day at which the physics begin; zero: now
 	Frozen   bool      // begin with FreezeAll(true)
 	Faults   []Fault   // counted from Start
+	// Day is what happens at which time of the plant's day; OnIncident, which
+	// may be nil, is told when one begins and when it is over.
+	Day        []Incident
+	OnIncident func(i Incident, begins bool)
+	// Speed is how much faster than ours the plant's time goes, physics,
+	// counters and Day; 0 means 1, at most MaxSpeed. Lines keep their pace.
+	Speed float64
 	// OnWrite is told of every request that could change a plant, before it is
 	// refused, from the goroutine of its bus or connection. nil: a panic.
 	OnWrite func(Write)
 	Logger  *slog.Logger
 }
+
+// MaxSpeed is the largest Options.Speed: a day in a minute and a half.
+const MaxSpeed = 1000
 
 // SitePorts is the PortBase that takes the ports of plant.yaml.
 const SitePorts = -1
@@ -76,6 +86,9 @@ type Plant struct {
 	devices         []*device
 	byName          map[string]*device
 	script          []Fault
+	incidents       []Incident
+	onIncident      func(Incident, bool)
+	speed           float64
 	dir             string
 	ownDir          bool
 
@@ -112,7 +125,14 @@ func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
 	if o.OnWrite == nil {
 		o.OnWrite = func(w Write) { panic("BUG: " + w.String()) }
 	}
+	if o.Speed == 0 {
+		o.Speed = 1
+	}
+	if !(o.Speed >= 1 && o.Speed <= MaxSpeed) {
+		return nil, fmt.Errorf("the plant's time cannot go %v times as fast; choose 1 to %d", o.Speed, MaxSpeed)
+	}
 	p := &Plant{
+		incidents: o.Day, onIncident: o.OnIncident, speed: o.Speed,
 		log: log, onWrite: o.OnWrite, byName: map[string]*device{}, dir: o.Dir, frozen: o.Frozen, script: o.Faults,
 		clock: float64(start.Hour()*3600+start.Minute()*60) + float64(start.Second()),
 		rng:   rand.New(rand.NewPCG(o.Seed, 99)),
@@ -130,6 +150,13 @@ func Load(fsys fs.FS, siteDir string, o Options) (*Plant, error) {
 	for _, f := range o.Faults {
 		if err := p.check(f); err != nil {
 			return nil, err
+		}
+	}
+	for _, i := range o.Day {
+		for _, f := range i.Faults {
+			if err := p.check(f); err != nil {
+				return nil, fmt.Errorf("the incident at %s: %w", i.At, err)
+			}
 		}
 	}
 	return p, nil
@@ -167,6 +194,7 @@ func (p *Plant) Start(ctx context.Context) (err error) {
 	for _, f := range p.script {
 		p.schedule(f, now)
 	}
+	p.day(now)
 	p.refresh(now)
 	p.done.Go(func() { p.run(ctx) })
 	return nil
@@ -187,7 +215,7 @@ func (p *Plant) run(ctx context.Context) {
 		case <-t.C:
 		}
 		now := time.Now()
-		p.Step(now.Sub(last))
+		p.Step(time.Duration(float64(now.Sub(last)) * p.speed))
 		last = now
 		p.refresh(now)
 		p.mend()

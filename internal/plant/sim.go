@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	firmwareconfig "luquan/firmware-config"
+	"luquan/gateway/telemetry"
 	"luquan/internal/conffile"
 )
 
@@ -20,8 +21,12 @@ type Sim struct {
 	Options
 	Site   string // folder in firmware-config/sites
 	Script string // fault script to read; "": none
+	Day    bool   // play the site's day.yaml
 	JSON   bool   // describe the buses for programs
 }
+
+// Sites returns the folders of the sites that are built in.
+func Sites() []string { return sites(firmwareconfig.FS, "sites") }
 
 // Run starts the site, tells out where its buses are, and keeps it alive until
 // ctx ends. Without Options.Dir the serial lines are in luquan/<site> in the
@@ -36,7 +41,15 @@ func (s Sim) Run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	p, err := Load(firmwareconfig.FS, "sites/"+filepath.Base(s.Site), s.Options)
+	folder := "sites/" + filepath.Base(s.Site)
+	if s.Day {
+		var err error
+		if s.Options.Day, err = LoadDay(firmwareconfig.FS, folder); err != nil {
+			return err
+		}
+		s.OnIncident = func(i Incident, begins bool) { s.tell(out, i, begins) }
+	}
+	p, err := Load(firmwareconfig.FS, folder, s.Options)
 	if err != nil {
 		return err
 	}
@@ -78,4 +91,23 @@ func (s Sim) describe(p *Plant, out io.Writer) error {
 	w.Flush() // into memory
 	_, err := text.WriteTo(out)
 	return err
+}
+
+// tell says that an incident begins or is over. It comes after the buses, in
+// the plant's goroutine: a reader who is gone ends nothing.
+func (s Sim) tell(out io.Writer, i Incident, begins bool) {
+	if s.JSON {
+		_ = json.NewEncoder(out).Encode(struct {
+			Incident telemetry.Label `json:"incident"`
+			At       Clock           `json:"at"`
+			Begins   bool            `json:"begins"`
+			Raises   []string        `json:"raises,omitempty"`
+		}{i.Label, i.At, begins, i.Raises})
+		return
+	}
+	word := "结束 over  "
+	if begins {
+		word = "发生 begins"
+	}
+	fmt.Fprintf(out, "%s %s  %s / %s\n", i.At, word, i.Label.Zh, i.Label.En)
 }
