@@ -78,14 +78,24 @@ func TestLineKeepsItsPace(t *testing.T) {
 		t.Errorf("a transaction of 22.5 characters took %v, a line needs %v", took, least)
 	}
 
-	// the first byte is there long before the last: it is not one block
-	if _, err := c.Write(framed(7, read(3, 0, 3))); err != nil {
-		t.Fatal(err)
+	// The first byte is there long before the last: it is not one block. A busy
+	// machine may let us look too late; were it one block, no look would help.
+	split := false
+	for range 20 {
+		if _, err := c.Write(framed(7, read(3, 0, 3))); err != nil {
+			t.Fatal(err)
+		}
+		first := c.gather(1, soon)
+		rest := c.gather(11-len(first), soon)
+		if len(first)+len(rest) != 11 {
+			t.Fatalf("the answer came as %d and %d bytes", len(first), len(rest))
+		}
+		if split = len(first) <= 8; split {
+			break
+		}
 	}
-	first := c.gather(1, soon)
-	rest := c.gather(11-len(first), soon)
-	if len(first) > 8 || len(first)+len(rest) != 11 {
-		t.Errorf("the answer came as %d and %d bytes", len(first), len(rest))
+	if !split {
+		t.Error("the answer always came in one block")
 	}
 }
 
