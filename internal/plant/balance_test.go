@@ -129,6 +129,14 @@ func balances(p *Plant) (list []*balance) {
 	case "heating-plant":
 		vessel("make-up tank (L)", func() float64 { return p.read("makeup-tank", "level") * makeupArea * 1000 },
 			func() float64 { return own("makeup_fill") - p.read("makeup-pump", "flow") })
+	case "substation": // what came in less what went out is what the transformers lost
+		vessel("transformers (Wh)", func() float64 {
+			sum := p.read("incoming-meter", "energy_import") - p.read("station-supply", "energy_total")
+			for _, feeder := range []string{"feeder-1", "feeder-2", "feeder-3", "feeder-4"} {
+				sum -= p.read(feeder, "energy_import")
+			}
+			return sum
+		}, func() float64 { return own("losses") / 3600 })
 	case "sewage-works":
 		vessel("wet well (L)", func() float64 { return p.read("wet-well", "level") * wellArea * 1000 },
 			func() float64 {

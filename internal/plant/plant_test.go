@@ -140,13 +140,20 @@ func read(fn byte, first, n uint16) []byte {
 
 const soon = 2 * time.Second
 
-// words returns the registers of a good answer.
+// words returns the registers of a good answer, or its bits, one a word, with
+// those that fill the last byte.
 func words(t *testing.T, pdu []byte) []uint16 {
 	t.Helper()
 	if len(pdu) < 2 || pdu[0]&0x80 != 0 || int(pdu[1]) != len(pdu)-2 {
 		t.Fatalf("answer % x is not one of registers", pdu)
 	}
 	var w []uint16
+	if pdu[0] <= 2 {
+		for i := range 8 * int(pdu[1]) {
+			w = append(w, uint16(pdu[2+i/8]>>(i%8)&1))
+		}
+		return w
+	}
 	for i := 2; i < len(pdu); i += 2 {
 		w = append(w, binary.BigEndian.Uint16(pdu[i:]))
 	}

@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	firmwareconfig "luquan/firmware-config"
 )
 
 // runSim runs s until it has described its buses, and returns that.
@@ -75,11 +78,21 @@ func TestSimRefusesWithOneSentence(t *testing.T) {
 	if err := os.WriteFile(script, []byte("faults:\n  - {device: nobody, do: silence}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var folders []string // all of them, in order
+	entries, err := fs.ReadDir(firmwareconfig.FS, "sites")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			folders = append(folders, e.Name())
+		}
+	}
 	for _, tt := range []struct {
 		sim  Sim
 		want string
 	}{
-		{Sim{Site: "atlantis"}, `there is no site "atlantis"; the sites are computing-centre, heating-plant, sewage-works`},
+		{Sim{Site: "atlantis"}, `there is no site "atlantis"; the sites are ` + strings.Join(folders, ", ")},
 		{Sim{Site: "heating-plant", Script: script}, `fault silence nobody: site heating-east has no device "nobody"`},
 		{Sim{Site: "heating-plant", Script: script + "x"}, script + "x: there is no such file; check the path"},
 	} {

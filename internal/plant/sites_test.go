@@ -24,7 +24,8 @@ const (
 	wellArea   = 4.0    // m2
 )
 
-var siteNames = map[string]string{"heating-plant": "heating-east", "sewage-works": "sewage-west", "computing-centre": "compute-north"}
+var siteNames = map[string]string{"heating-plant": "heating-east", "sewage-works": "sewage-west", "computing-centre": "compute-north",
+	"substation": "substation-south"}
 
 func loadSite(t *testing.T, dir string, seed uint64) *Plant {
 	t.Helper()
@@ -234,6 +235,11 @@ var believable = map[string][2]float64{
 	"mg/L": {0, 10}, "pH": {5, 9}, "NTU": {0, 60}, "mA": {4, 20},
 }
 
+// wider are the bounds at the sites that have more of something than the others.
+var wider = map[string]map[string][2]float64{
+	"substation": {"A": {0, 650}, "V": {0, 10_700}, "W": {0, 9e5}, "var": {0, 3e5}, "VA": {0, 9e5}},
+}
+
 // board is the part of gateway.yaml that this test looks at.
 type board struct {
 	Site, Gateway string
@@ -337,7 +343,11 @@ func TestSitesServeWhatTheirBoardsPoll(t *testing.T) {
 			p.Step(time.Minute)
 			for _, pl := range points {
 				v, ok := p.Value(pl.device, pl.point.Name)
-				if r, known := believable[pl.point.Unit]; ok && known && (v < r[0] || v > r[1]) {
+				r, known := believable[pl.point.Unit]
+				if w, more := wider[dir][pl.point.Unit]; more {
+					r, known = w, true
+				}
+				if ok && known && (v < r[0] || v > r[1]) {
 					t.Errorf("%s: %s/%s is %v %s", dir, pl.device, pl.point.Name, v, pl.point.Unit)
 				} else if ok && !known && pl.point.Unit != "" {
 					t.Errorf("%s: no bounds for unit %s", dir, pl.point.Unit)
@@ -347,7 +357,7 @@ func TestSitesServeWhatTheirBoardsPoll(t *testing.T) {
 		}
 	}
 	if total < 100 {
-		t.Errorf("the three sites poll %d points, want 100 and more", total)
+		t.Errorf("the sites poll %d points, want 100 and more", total)
 	}
 	t.Logf("%d points", total)
 }
