@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"luquan/drivers/modbus/profile"
 	"luquan/gateway/telemetry"
@@ -19,7 +20,14 @@ var sourceUnits = map[string]struct{ factor, offset float64 }{
 	"kPa": {0.01, 0}, "MPa": {10, 0}, "Pa": {1e-5, 0}, "mbar": {0.001, 0}, "hPa": {0.001, 0},
 	"cm": {0.01, 0}, "mm": {0.001, 0}, "min": {60, 0}, "ms": {0.001, 0}, "d": {24, 0},
 	"MVA": {1e6, 0}, "Mvar": {1e6, 0}, "Mvarh": {1e6, 0}, "MJ/h": {1e6 / 3600, 0}, "mV": {0.001, 0}, "cm3/min": {1 / 60_000.0, 0},
-	"degF": {5.0 / 9, -160.0 / 9}, "g/m3": {1, 0}, "g/L": {1000, 0}, "ug/L": {0.001, 0}, "mS/cm": {1000, 0},
+	"GJ/h": {1e9 / 3600, 0}, "GWh": {1e9, 0}, "J": {1 / 3600.0, 0}, "kJ": {1 / 3.6, 0}, "kA": {1000, 0}, "uA": {0.001, 0}, "kohm": {1000, 0}, "Mohm": {1e6, 0},
+	"psi": {0.06894757293168, 0}, "t/h": {1 / 3.6, 0}, "kg/h": {1 / 3600.0, 0}, "ppb": {0.001, 0}, "ohm/ft": {1 / 0.3048, 0}, "ft": {0.3048, 0}, "EBC": {4, 0}, "%FSD": {1, 0},
+	"ft3": {0.028316846592, 0}, "gal": {0.003785411784, 0}, "igal": {0.00454609, 0},
+	"ft3/h": {28.316846592 / 3600, 0}, "ft3/min": {28.316846592 / 60, 0}, "ft3/s": {28.316846592, 0}, "ft3/d": {28.316846592 / 86400, 0},
+	"gal/h": {3.785411784 / 3600, 0}, "gal/min": {3.785411784 / 60, 0}, "gal/s": {3.785411784, 0}, "gal/d": {3.785411784 / 86400, 0},
+	"igal/h": {4.54609 / 3600, 0}, "igal/min": {4.54609 / 60, 0}, "igal/s": {4.54609, 0}, "igal/d": {4.54609 / 86400, 0},
+	"m3/min": {1000 / 60.0, 0}, "m3/d": {1 / 86.4, 0}, "L/d": {1 / 86400.0, 0},
+	"degF": {5.0 / 9, -160.0 / 9}, "degF-difference": {5.0 / 9, 0}, "g/m3": {1, 0}, "g/L": {1000, 0}, "ug/L": {0.001, 0}, "mS/cm": {1000, 0},
 }
 
 // toSource turns a canonical value into the unit the device counts in.
@@ -59,6 +67,15 @@ func encode(p *profile.Point, v float64, source string, scale float64) ([]uint16
 	case profile.Bit:
 		return []uint16{uint16(clamp(math.Round(x), 0, 1))}, nil
 	}
+	switch p.Encoding {
+	case profile.IntPlusFraction:
+		whole := math.Trunc(x)
+		return append(spread(p, integer(p, whole, 32), 2), spread(p, uint64(math.Float32bits(float32(x-whole))), 2)...), nil
+	case profile.DateTime6, profile.DateTime3:
+		return date(p, time.Unix(int64(x), 0).UTC()), nil
+	case profile.Base10000:
+		return digits(p, x), nil
+	}
 	raw, err := pack(p, math.Round(x))
 	if err != nil {
 		return nil, err
@@ -71,7 +88,7 @@ func encode(p *profile.Point, v float64, source string, scale float64) ([]uint16
 func pack(p *profile.Point, x float64) (uint64, error) {
 	width := p.Type.Width()
 	switch p.Encoding {
-	case profile.Plain, profile.Days2000, profile.UnixTime:
+	case profile.Plain, profile.Days2000, profile.UnixTime, profile.HHMM, profile.HiLoVersion:
 		return integer(p, x, width), nil
 	case profile.LowByte:
 		return uint64(clamp(x, 0, 255)), nil
@@ -87,9 +104,6 @@ func pack(p *profile.Point, x float64) (uint64, error) {
 			raw |= 1 << (width - 1)
 		}
 		return raw, nil
-	case profile.Base10000:
-		n := uint64(clamp(x, 0, 655359999))
-		return n/10000<<16 | n%10000, nil
 	case profile.BCD:
 		var raw uint64
 		for n, shift := uint64(max(0, x)), uint(0); n > 0 && shift < width; n, shift = n/10, shift+4 {
@@ -98,6 +112,29 @@ func pack(p *profile.Point, x float64) (uint64, error) {
 		return raw, nil
 	}
 	return 0, fmt.Errorf("the simulation does not know the encoding %q", p.Encoding)
+}
+
+// digits lays a whole number out at four decimal digits a register.
+func digits(p *profile.Point, x float64) []uint16 {
+	w := make([]uint16, p.Type.Width()/16)
+	for n, i := uint64(max(0, x)), 0; i < len(w); n, i = n/10000, i+1 {
+		at := len(w) - 1 - i
+		if p.WordLittle {
+			at = i
+		}
+		w[at] = order(p, uint16(n%10000))
+	}
+	return w
+}
+
+// date is what a clock shows: a byte each of year (since 2000, or since 1900
+// where it takes three registers of month and day first), and so on.
+func date(p *profile.Point, t time.Time) []uint16 {
+	two := func(hi, lo int) uint16 { return order(p, uint16(hi)<<8|uint16(lo)) }
+	if p.Encoding == profile.DateTime6 {
+		return []uint16{two(t.Year()-2000, int(t.Month())), two(t.Day(), t.Hour()), two(t.Minute(), t.Second())}
+	}
+	return []uint16{two(int(t.Month()), t.Day()), two(t.Year()-1900, t.Hour()), two(t.Minute(), t.Second())}
 }
 
 func integer(p *profile.Point, x float64, width uint) uint64 {
