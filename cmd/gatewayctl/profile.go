@@ -15,7 +15,7 @@ import (
 
 func profileCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "profile", Short: "Look up the device models that are built in, check one of your own"}
-	cmd.AddCommand(profileListCommand(), profileShowCommand(), profileLintCommand())
+	cmd.AddCommand(profileListCommand(), profileShowCommand(), profileLintCommand(), profileFramesCommand())
 	return cmd
 }
 
