@@ -30,6 +30,7 @@ type asking struct {
 type unit struct {
 	gone    telemetry.Quality // why the rest is not asked for; Good: it is
 	garbled int               // damaged answers in a row
+	spared  bool              // it is left alone in this poll
 }
 
 // of returns the state of a unit address; a.mu is held.

@@ -30,8 +30,9 @@ type device struct {
 	// inFlight is how many requests of one poll are asked side by side, 1 or more.
 	inFlight int
 
-	refresh atomic.Uint64 // raised by Refresh
-	noticed *decoding     // the bus's
+	quiet   map[uint8]*quiet // unit addresses that are silent while another one answers
+	refresh atomic.Uint64    // raised by Refresh
+	noticed *decoding        // the bus's
 	told    telemetry.Quality
 	why     error // of the last transaction that failed, for the log
 }
@@ -63,6 +64,7 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	g := d.groups[index]
 	s := telemetry.Sample{Device: d.info.Name, Kind: d.info.Kind, Group: index, Tags: d.info.Tags}
 	a := asking{d: d, ctx: ctx}
+	d.spare(g, &a)
 	results, ok := d.readAll(g, &a)
 	if !ok {
 		return s, false
@@ -71,6 +73,7 @@ func (d *device) Poll(ctx context.Context, index int) (telemetry.Sample, bool) {
 	if s.Time.IsZero() || a.allGone(g) {
 		s.Time = time.Now() // the final time-out
 	}
+	d.note(g, &a)
 	d.fill(&s, g, results)
 	d.tell(s.Status)
 	return s, true

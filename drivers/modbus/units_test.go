@@ -90,6 +90,14 @@ func TestTwoUnits(t *testing.T) {
 		if got := r.asked()[3:]; !slices.Equal(got, []string{"3:10+1", "5:10+1"}) {
 			t.Errorf("with unit 5 silent asked %v: its second request only costs another time-out", got)
 		}
+		asked := len(r.asked())
+		if got, want := text(r.poll(t)), "good: a=310 b=/no reply c=/no reply d=/no reply"; got != want {
+			t.Errorf("with unit 5 left alone: got %q, want %q", got, want)
+		}
+		if got := r.asked()[asked:]; !slices.Equal(got, []string{"3:10+1"}) {
+			t.Errorf("unit 5 was silent a moment ago, and asked were %v", got)
+		}
+		time.Sleep(leastQuiet)
 		r.mu.Lock()
 		silent[3], silent[5] = true, false
 		r.mu.Unlock()
@@ -99,7 +107,7 @@ func TestTwoUnits(t *testing.T) {
 		r.mu.Lock()
 		silent[5] = true
 		r.mu.Unlock()
-		s = r.poll(t)
+		s = r.poll(t) // unit 3 is left alone
 		if got, want := text(s), "no reply:"; got != want {
 			t.Errorf("with both silent: got %q, want %q", got, want)
 		}
@@ -244,4 +252,41 @@ func (c *Config) mustPlan(t *testing.T) (out []request) {
 	b := c.build(line, cost, nil)
 	defer b.Close()
 	return b.devices[0].(*device).groups[0].requests
+}
+
+// TestSilentUnitOnTheLine: a unit address that stays silent while another one
+// of the device answers costs a time-out twice a minute in the end, not in
+// every poll, and is asked again soon after it is back.
+func TestSilentUnitOnTheLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, overTCP(twoUnits))
+		defer r.close()
+		silent := map[byte]bool{5: true}
+		byUnit(r, silent)
+		start := time.Now()
+		lost := 0
+		for time.Since(start) < 10*time.Minute {
+			from := time.Now()
+			if got, want := text(r.poll(t)), "good: a=310 b=/no reply c=/no reply d=/no reply"; got != want {
+				t.Fatalf("got %q, want %q", got, want)
+			}
+			if time.Since(from) > 100*time.Millisecond {
+				lost++
+			}
+			time.Sleep(time.Until(from.Add(time.Second)))
+		}
+		if lost < 20 || lost > 26 {
+			t.Errorf("%d of 600 polls waited for the silent unit, want 24: after 1, 2, 4, 8, 16 s, then every 30 s", lost)
+		}
+		r.mu.Lock()
+		silent[5] = false
+		r.mu.Unlock()
+		back := time.Now()
+		for text(r.poll(t)) != "good: a=310 b=511 c=261120 d=0" {
+			if time.Since(back) > mostQuiet+2*time.Second {
+				t.Fatal("unit 5 is back and not asked")
+			}
+			time.Sleep(time.Second)
+		}
+	})
 }
