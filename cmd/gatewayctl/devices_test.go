@@ -1,11 +1,33 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
 	"luquan/gateway/edge"
 )
+
+// TestDevicesDoc: docs/devices.md is what the profiles say.
+func TestDevicesDoc(t *testing.T) {
+	const file = "../../docs/devices.md"
+	stdout, stderr, status := run(t, "profile list --markdown")
+	if status != 0 {
+		t.Fatalf("exit status %d, %s", status, stderr)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(stdout), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(data) != stdout {
+		t.Errorf("%s is not what the profiles say; write it anew: go test ./cmd/gatewayctl -run TestDevicesDoc -update", file)
+	}
+}
 
 // TestDevicesDocIsWhole: every model, each of its points with both labels, and
 // all that is unproven stand in it.

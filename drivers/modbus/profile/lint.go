@@ -190,8 +190,8 @@ func (x *linter) profile() {
 	x.label(conffile.Path{"label"}, raw.Label, LevelError, "the profile", "{en: Heat meter X, zh: 热量表 X}")
 	if _, known := x.kinds[raw.Kind]; !known && telemetry.ValidKind(raw.Kind) && len(x.kinds) > 0 {
 		kinds := slices.Sorted(maps.Keys(x.kinds))
-		if near := conffile.Nearest(raw.Kind, kinds); near != "" {
-			x.warnf(conffile.Path{"kind"}, "no other profile has the kind %q; did you mean %q?", raw.Kind, near)
+		if i := slices.IndexFunc(kinds, func(k string) bool { return misspelt(raw.Kind, k) }); i >= 0 {
+			x.warnf(conffile.Path{"kind"}, "no other profile has the kind %q; did you mean %q?", raw.Kind, kinds[i])
 		} else {
 			x.add(conffile.Path{"kind"}, LevelNote, "the kind %q is new; known: %s", raw.Kind, strings.Join(kinds, ", "))
 		}
