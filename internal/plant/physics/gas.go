@@ -8,8 +8,9 @@ import "math"
 // difference. What goes out is warmed, brought down to the pressure of the
 // town's network, which cools it, and odorised. Gas detectors watch three places.
 //
-// The gas in a sphere is counted in Nm3 (0 degC, 1.01325 bar); its pressure
-// follows from p V = Z n R T with Z falling by 0.2 % a bar.
+// The gas in a sphere is counted in base cubic metres (20 degC, 1.01325 bar, as
+// gas is sold in China), Nm3 in what follows; its pressure follows from p V = Z
+// n R T with Z falling by 0.2 % a bar.
 type gasStorage struct {
 	due                   float64 // seconds gathered for the next whole step
 	weather, taste, offer *noise
@@ -26,12 +27,13 @@ type gasStorage struct {
 }
 
 const (
-	normalBar  = 1.01325
-	normalK    = 273.15
+	zeroC      = 273.15
+	baseBar    = 1.01325
+	baseK      = zeroC + 20
 	gasGamma   = 1.3
 	gasHeat    = 2200.0 // J per kg and K
-	gasDensity = 0.75   // kg/Nm3
-	gasValue   = 38.5   // MJ/Nm3
+	gasDensity = 0.70   // kg/Nm3
+	gasValue   = 35.9   // MJ/Nm3
 	gasLEL     = 5.0    // % by volume of methane
 	jouleThom  = 0.42   // K of cooling for each bar of pressure lost
 
@@ -40,7 +42,7 @@ const (
 	sharing   = 6000.0 // Nm3/h between two spheres for each bar between them
 	townBar   = 4.05   // absolute, behind the regulator
 	agreed    = 2700.0 // Nm3/h that come in over the day
-	inventory = 33_000.0
+	inventory = 36_000.0
 	heaterTop = 45_000.0 // W of the electric heater before the regulator
 	heaterTo  = 8.0      // degC it keeps behind the regulator
 )
@@ -54,7 +56,7 @@ func newGasStorage(seed uint64) *gasStorage {
 	return &gasStorage{
 		weather: newNoise(rng, 1800, 0.8), taste: newNoise(rng, 90, 0.02), offer: newNoise(rng, 200, 12),
 		gate: newNoise(rng, 120, 0.04), town: newNoise(rng, 30, 0.008),
-		vessels: [3]*vessel{v("vessel_a", 11_040, -2.6), v("vessel_b", 10_980, -2.9), v("vessel_c", 11_010, -3.1)},
+		vessels: [3]*vessel{v("vessel_a", 12_040, -2.6), v("vessel_b", 11_980, -2.9), v("vessel_c", 12_010, -3.1)},
 		heater:  lag{tau: 90}, exit: lag{tau: 60, x: heaterTo},
 		zones: [3]*zone{z("gas_detector_1", 60, 1.1), z("gas_detector_2", 30, 1.4), z("gas_detector_3", 40, 0.9)},
 		grid:  newGrid(rng),
@@ -87,7 +89,7 @@ func (s *gasStorage) step(q *quantities, dt, hour float64) {
 	for _, z := range s.zones {
 		leak += z.step(q, dt, outdoor)
 	}
-	if q.of("header").put("pressure", "bar", header) <= normalBar {
+	if q.of("header").put("pressure", "bar", header) <= baseBar {
 		leak = 0
 	}
 	s.move(q, dt, in, out+leak, outdoor)
@@ -188,7 +190,7 @@ func (s *gasStorage) outlet(q *quantities, dt, hour, outdoor, header float64) fl
 		target = clamp(gas+watts/carries-drop, -45, 60)
 	}
 	behind := q.of("regulator").put("outlet_temp", "degC", s.exit.step(dt, target))
-	return gasMeter(q.of("outlet_flow"), dt, flow, bar, behind, 0.0314, 88_317_200, 21_704_300)
+	return gasMeter(q.of("outlet_flow"), dt, flow, bar, behind, 0.0314, 61_317_200, 15_704_300)
 }
 
 // move moves gas into and out of the open spheres, and between them until
@@ -258,20 +260,22 @@ func compressibility(bar float64) float64 { return 1 - 0.002*bar }
 
 // gasMeter puts what a flow computer shows of flow (Nm3/h) at a pressure (bar
 // absolute) and a temperature in a pipe of an area (m2), and returns the flow.
-func gasMeter(g *group, dt, flow, bar, temp, area, normal0, actual0 float64) float64 {
-	flow = g.put("flow_normal", "Nm3/h", flow)
+func gasMeter(g *group, dt, flow, bar, temp, area, base0, actual0 float64) float64 {
+	flow = g.put("flow_base", "Nm3/h", flow)
 	bar = g.put("pressure", "bar", bar)
 	temp = g.put("temperature", "degC", temp)
-	z := g.put("compressibility", "", compressibility(bar)/compressibility(normalBar))
-	factor := g.put("conversion_factor", "", bar/normalBar*normalK/(normalK+temp)/z)
+	z := g.put("compressibility", "", compressibility(bar))
+	zb := g.put("compressibility_base", "", compressibility(baseBar))
+	g.put("compressibility_ratio", "", z/zb)
+	factor := g.put("conversion_factor", "", bar/baseBar*baseK/(zeroC+temp)*zb/z)
 	actual := flow / factor // m3/h
 	g.put("flow", "L/s", actual/3.6)
 	g.put("velocity", "m/s", actual/3600/area)
-	g.put("sound_speed", "m/s", 405*math.Sqrt((normalK+temp)/normalK)*(1-0.0008*bar))
+	g.put("sound_speed", "m/s", 405*math.Sqrt((zeroC+temp)/zeroC)*(1-0.0008*bar))
 	g.put("heat_value", "MJ/Nm3", gasValue)
 	g.put("power", "W", flow*gasValue/3600*1e6)
-	g.energy("energy", "Wh", normal0*gasValue/3.6*1e3, flow*gasValue/3600*1e6, dt)
-	g.add("volume_normal", "Nm3", normal0, flow*dt/3600)
+	g.energy("energy", "Wh", base0*gasValue/3.6*1e3, flow*gasValue/3600*1e6, dt)
+	g.put("volume_base_total", "Nm3", g.add("volume_base", "Nm3", base0, flow*dt/3600))
 	g.add("volume", "m3", actual0, actual*dt/3600)
 	return flow
 }
@@ -296,9 +300,9 @@ func (v *vessel) put(q *quantities) {
 	g := q.of(v.name)
 	v.n = g.put("content", "Nm3", v.n)
 	v.t = g.put("temperature", "degC", v.t)
-	ideal := v.n / v.volume * normalBar * (normalK + v.t) / normalK / compressibility(normalBar)
+	ideal := v.n / v.volume * baseBar * (zeroC + v.t) / baseK / compressibility(baseBar)
 	v.bar = ideal / (1 + 0.002*ideal)
-	g.put("pressure", "bar", v.bar-normalBar)
+	g.put("pressure", "bar", v.bar-baseBar)
 	v.open = g.put("open", "", 1) > 0.5
 }
 
@@ -310,8 +314,8 @@ func (v *vessel) move(dt, in, out, outdoor float64) {
 		return
 	}
 	const gasShare = 0.14
-	abs := normalK + v.t
-	gain := (in*(gasGamma*(normalK+6)-abs) - out*(gasGamma-1)*abs) / v.n // K/h of the gas alone
+	abs := zeroC + v.t
+	gain := (in*(gasGamma*(zeroC+6)-abs) - out*(gasGamma-1)*abs) / v.n // K/h of the gas alone
 	v.t += (gain*gasShare + (outdoor-v.t)/22) * dt / 3600
 	v.n = max(0, v.n+(in-out)*dt/3600)
 }
