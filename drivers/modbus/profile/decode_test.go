@@ -68,6 +68,7 @@ func TestDecode(t *testing.T) {
 		{"kelvin by offset", h + "type: u16, scale: 0.01, offset: -273.15, unit: degC", "72 77", "19.88"},
 		{"Fahrenheit", h + "type: s16, unit: degF", "00 D4", "100"},
 		{"offset is in the source unit", h + "type: u16, offset: 1, unit: kW", "00 02", "3000"},
+		{"a product of ratios", h + "type: u16, scale: 40*100/10, unit: W", "00 03", "1200"},
 		{"binary fractions", h + "type: u16, scale: 1/512, unit: \"%\"", "C8 00", "100"},
 		{"s64", h + "type: s64, unit: Wh", "FF FF FF FF FF FF FF FE", "-2"},
 		{"u64 over int64 is a float", h + "type: u64, unit: Wh", "FF FF FF FF FF FF FF FF", "1.8446744073709552e+19"},

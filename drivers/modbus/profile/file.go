@@ -181,19 +181,42 @@ func fill(of reflect.Value, params map[string]string) (unknown []string) {
 	return unknown
 }
 
-// decimal is what a factor may look like: a decimal number or a fraction of
-// two. It bounds what big.Rat is given.
-var decimal = regexp.MustCompile(`^[+-]?[0-9]{1,20}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?(/[0-9]{1,20})?$`)
+// decimal is what a factor may look like. It bounds what big.Rat is given.
+var decimal = regexp.MustCompile(`^[+-]?[0-9]{1,20}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?$`)
 
+// mostFactors bounds a product of them: two ratios, a step and a divisor.
+const mostFactors = 6
+
+// parseRat reads a decimal number, a fraction (1/512), or a product of several
+// (40*100/10); none is what stands for nothing.
 func parseRat(s conffile.Scalar, none *big.Rat) (*big.Rat, bool) {
 	if s == "" {
 		return none, true
 	}
-	if !decimal.MatchString(string(s)) {
-		return none, false
-	}
-	if r, ok := new(big.Rat).SetString(string(s)); ok {
-		return r, true
+	out, divide := big.NewRat(1, 1), false
+	rest := string(s)
+	for range mostFactors {
+		end := strings.IndexAny(rest, "*/")
+		text := rest
+		if end >= 0 {
+			text = rest[:end]
+		}
+		text = strings.TrimSpace(text)
+		if !decimal.MatchString(text) {
+			return none, false
+		}
+		f, ok := new(big.Rat).SetString(text)
+		if !ok || divide && f.Sign() == 0 {
+			return none, false
+		}
+		if divide {
+			f.Inv(f)
+		}
+		out.Mul(out, f)
+		if end < 0 {
+			return out, true
+		}
+		divide, rest = rest[end] == '/', rest[end+1:]
 	}
 	return none, false
 }
