@@ -2,10 +2,8 @@ package profile_test
 
 import (
 	"bufio"
-	"cmp"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -36,36 +34,7 @@ func profiles(t testing.TB) []*profile.Profile {
 	lib := library(t)
 	var all []*profile.Profile
 	for _, id := range lib.Names() {
-		all = append(all, forms(t, lib, id)...)
-	}
-	return all
-}
-
-// forms returns the profile with its parameters at their defaults (one without
-// at its first value), and with each other value of each of them.
-func forms(t testing.TB, lib *profile.Library, id string) []*profile.Profile {
-	t.Helper()
-	first := map[string]string{}
-	for _, p := range lib.Params(id) {
-		first[p.Name] = cmp.Or(p.Default, p.OneOf[0])
-	}
-	choices := []map[string]string{first}
-	for _, p := range lib.Params(id) {
-		for _, v := range p.OneOf {
-			if v != first[p.Name] {
-				other := maps.Clone(first)
-				other[p.Name] = v
-				choices = append(choices, other)
-			}
-		}
-	}
-	var all []*profile.Profile
-	for _, params := range choices {
-		p, err := lib.Lookup(id, params)
-		if err != nil {
-			t.Fatalf("%s %v: %v", id, params, err)
-		}
-		all = append(all, p)
+		all = append(all, lib.Forms(id)...)
 	}
 	return all
 }
