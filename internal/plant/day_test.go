@@ -176,6 +176,12 @@ var sound = []struct {
 	{"computing-centre", "loop-meter", "flow", 3, 13},
 	{"computing-centre", "ups-1", "input_voltage", 190, 260},
 	{"computing-centre", "ups-2", "charge", 55, 100},
+	{"cold-chain", "freezer-1", "air_temp", -22, -15.5},
+	{"cold-chain", "freezer-2", "air_temp", -22, -15.5},
+	{"cold-chain", "chiller-1", "air_temp", 2, 6.5},
+	{"cold-chain", "dock-air", "temperature", 5, 14},
+	{"cold-chain", "goods-probes", "temperature_1", -22, -19},
+	{"cold-chain", "rack-lt", "discharge_pressure", 8, 18.5},
 }
 
 // TestADayWithoutIncidents: on a sound plant no rule fires from one midnight to

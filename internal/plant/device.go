@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 
 	"luquan/drivers/modbus/profile"
@@ -101,6 +102,12 @@ func (d *device) image(value func(string) float64, over func(point string) overl
 			words, err := d.words(f, m, value, over(f.point.Name))
 			if err != nil {
 				return nil, fmt.Errorf("point %s of %s: %w", f.point.Name, d.name, err)
+			}
+			if p := f.point; p.Encoding == profile.BitField { // leaves the other fields of the register alone
+				words = slices.Clone(words)
+				for i, mask := range spread(p, (1<<(p.BitHigh-p.BitLow+1)-1)<<p.BitLow, len(words)) {
+					words[i] = m[cell{p.Table, p.Address + uint16(i)}]&^mask | words[i]&mask
+				}
 			}
 			m.put(f.point.Table, f.point.Address, words)
 		}

@@ -174,7 +174,8 @@ func (p *Plant) loadFeeds(doc *conffile.Doc, at conffile.Path, d *device, df dev
 		}
 		if f != nil {
 			f.view = slices.ContainsFunc(d.feeds, func(g feed) bool {
-				return g.point.UnitOffset == pt.UnitOffset && g.point.Table == pt.Table && g.point.Address == pt.Address
+				return g.point.UnitOffset == pt.UnitOffset && g.point.Table == pt.Table && g.point.Address == pt.Address &&
+					!(g.point.Encoding == profile.BitField && pt.Encoding == profile.BitField) // each has bits of its own
 			})
 			d.feeds = append(d.feeds, *f)
 		}

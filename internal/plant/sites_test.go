@@ -25,7 +25,7 @@ const (
 )
 
 var siteNames = map[string]string{"heating-plant": "heating-east", "sewage-works": "sewage-west", "computing-centre": "compute-north",
-	"substation": "substation-south"}
+	"substation": "substation-south", "cold-chain": "cold-chain-1"}
 
 func loadSite(t *testing.T, dir string, seed uint64) *Plant {
 	t.Helper()
@@ -46,6 +46,13 @@ func registers(t *testing.T, p *Plant, device string, fn byte, first, n uint16) 
 		t.Fatalf("no device %s", device)
 	}
 	p.serve(d, read(fn, first, n), manners{}, func(pdu []byte) []byte { return pdu }, garbleHeader, func(b []byte) bool { out = b; return true })
+	if profile.Table(fn).IsBit() {
+		bits := make([]uint16, n)
+		for i := range bits {
+			bits[i] = uint16(out[2+i/8] >> (i % 8) & 1)
+		}
+		return bits
+	}
 	return words(t, out)
 }
 
@@ -230,7 +237,7 @@ func TestSameSeedSamePlant(t *testing.T) {
 // believable bounds every unit; a point outside them would make a visitor
 // doubt the screen.
 var believable = map[string][2]float64{
-	"degC": {-30, 110}, "K": {0, 60}, "bar": {0, 10}, "L/s": {0, 80}, "m": {0, 4}, "%": {0, 100}, "rpm": {0, 3000}, "Hz": {0, 51}, "V": {0, 260},
+	"degC": {-40, 110}, "K": {0, 60}, "bar": {0, 20}, "L/s": {0, 80}, "m": {0, 4}, "%": {0, 100}, "rpm": {0, 3000}, "Hz": {0, 51}, "V": {0, 260},
 	"A": {0, 400}, "W": {0, 3e6}, "var": {0, 2e5}, "VA": {0, 2e5}, "Wh": {0, 1e11}, "varh": {0, 1e11}, "m3": {0, 1e7}, "h": {0, 1e6}, "s": {0, 1e5},
 	"mg/L": {0, 10}, "pH": {5, 9}, "NTU": {0, 60}, "mA": {4, 20},
 }

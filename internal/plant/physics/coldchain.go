@@ -19,9 +19,10 @@ type coldChain struct {
 
 // Properties of ice and air.
 const (
-	iceMelt   = 334e3  // J/kg
-	iceFrost  = 2.83e6 // J/kg from vapour to ice
-	latentPer = 0.35   // latent heat that comes in with one J of sensible heat through a door
+	iceMelt    = 334e3  // J/kg
+	iceFrost   = 2.83e6 // J/kg from vapour to ice
+	atmosphere = 1.013  // bar; gauges show what is above
+	latentPer  = 0.35   // latent heat that comes in with one J of sensible heat through a door
 )
 
 // Indexes of coldChain.rooms. The dock comes first: the other rooms open into it.
@@ -207,7 +208,7 @@ func (r *coldRoom) step(q *quantities, dt, hour, work, outdoor, beside, boiling,
 	open := r.traffic(g, dt, work)
 
 	thawing := r.phase == phaseDefrost
-	cooling := g.put("cooling", "", flag(r.phase == phaseCooling || r.phase == phaseFanDelay))
+	cooling := g.put("compressor", "", flag(r.phase == phaseCooling || r.phase == phaseFanDelay))
 	defrost := g.put("defrost", "", flag(thawing))
 	fan := g.put("fan", "", flag(r.phase == phaseIdle || r.phase == phaseCooling))
 	valve := r.valve.step(dt, cooling)
@@ -239,8 +240,8 @@ func (r *coldRoom) step(q *quantities, dt, hour, work, outdoor, beside, boiling,
 	g.put("coil", "degC", t.coil+(toIce+latent-melt)*dt/r.coil)
 	g.put("frost", "kg", max(0, t.frost+(latent/iceFrost-melt/iceMelt)*dt))
 
-	g.put("coil_temp", "degC", t.coil+r.flutter.x)
-	g.put("out_temp", "degC", t.air-toCoil/max(r.toCoil*0.6, 1)+r.flutter.x)
+	g.put("evaporator_temp", "degC", t.coil+r.flutter.x)
+	g.put("air_out_temp", "degC", t.air-toCoil/(1.5*r.toCoil)+r.flutter.x)
 	g.put("goods_temp", "degC", t.goods)
 	g.put("setpoint", "degC", r.goal)
 	g.put("phase", "", float64(r.phase))
@@ -255,20 +256,16 @@ func (r *coldRoom) alarms(g *group, dt, reading float64) {
 	high, low := flag(r.warm > alarmDelay), flag(r.cold > alarmDelay)
 	door := flag(r.openFor > doorGrace && r.name != "dock")
 	late := flag(r.phase == phaseDefrost && r.inPhase > r.thawMost+60)
-	g.put("alarm_high", "", high)
-	g.put("alarm_low", "", low)
+	g.put("alarm_high_temp", "", high)
+	g.put("alarm_low_temp", "", low)
 	g.put("alarm_door", "", door)
 	g.put("defrost_timeout", "", late)
 	g.put("alarm", "", max(high, low, door, late))
 	haccp := g.put("haccp_temp", "degC", r.slow.step(dt, reading))
 	r.peak = max(r.peak, haccp)
-	g.put("haccp_peak", "degC", r.peak)
+	g.put("haccp_peak_temp", "degC", r.peak)
 	g.put("alarm_bits", "", 32*high+64*low+128*door)
 	g.put("timeout_bits", "", late)
-	g.put("output_bits", "", 8*g.get("cooling")+32*g.get("defrost"))
-	g.put("fan_bits", "", 128*g.get("fan"))
-	g.put("door_bits", "", 8*g.get("door"))
-	g.put("any_bits", "", 32*max(high, low, door, late))
 }
 
 // count is how long something has been so, s.
@@ -339,7 +336,7 @@ func (k *rack) step(q *quantities, dt, load, outdoor float64) (watts float64) {
 	}
 	one := g.put("compressor_1", "", flag(k.first && trip1 == 0))
 	two := g.put("compressor_2", "", flag((k.second || k.first && trip1 != 0) && trip2 == 0))
-	speed = g.put("inverter", "%", 100*speed*one)
+	speed = g.put("inverter_output", "%", 100*speed*one)
 	gain := max(0.1, 1+0.035*over)
 	cooling := g.put("cooling_power", "W", k.each*gain*(speed/100+two))
 	lineHeat := g.put("line_heat", "W", k.line*(outdoor-t))
@@ -350,16 +347,20 @@ func (k *rack) step(q *quantities, dt, load, outdoor float64) (watts float64) {
 	cop := g.put("cop", "", clamp(0.5*carnot, 0.6, 7))
 	watts = g.put("power", "W", cooling/cop)
 	g.put("heat_out", "W", cooling+watts)
-	g.put("suction_pressure", "bar", saturated(t))
-	g.put("discharge_pressure", "bar", saturated(condensing))
-	g.put("alarm_1", "", flag(trip1 != 0))
-	g.put("alarm_2", "", flag(trip2 != 0))
-	g.put("low_suction", "", flag(saturated(t) < saturated(k.goal-9)))
-	g.put("high_suction", "", flag(saturated(t) > saturated(k.goal+12)))
-	g.put("high_discharge", "", flag(condensing > 55))
+	g.put("suction_pressure", "bar", saturated(t)-atmosphere)
+	g.put("discharge_pressure", "bar", saturated(condensing)-atmosphere)
+	g.put("suction_setpoint", "bar", saturated(k.goal)-atmosphere)
+	fans := flag(cooling > 0)
+	g.put("fan_1", "", fans)
+	g.put("fan_2", "", fans*flag(condensing > 28))
+	g.put("alarm_compressor_1", "", flag(trip1 != 0))
+	g.put("alarm_compressor_2", "", flag(trip2 != 0))
+	g.put("alarm_low_suction", "", flag(saturated(t) < saturated(k.goal-9)))
+	g.put("alarm_high_suction", "", flag(saturated(t) > saturated(k.goal+12)))
+	g.put("alarm_high_discharge", "", flag(condensing > 55))
 	g.put("unit_status", "", flag(trip1 != 0 && trip2 != 0))
-	g.add("hours_1", "h", k.hours, one*dt/3600)
-	g.add("hours_2", "h", k.hours2, two*dt/3600)
+	g.add("compressor_1_hours", "h", k.hours, one*dt/3600)
+	g.add("compressor_2_hours", "h", k.hours2, two*dt/3600)
 	return watts
 }
 
