@@ -99,6 +99,7 @@ var counters = []struct {
 	{"output_power", "output_energy", 1.0 / 3600}, // W, Wh
 	{"heat_power", "heat_energy", 1.0 / 3600},     // W, Wh
 	{"flow", "volume", 1.0 / 1000},                // L/s, m3
+	{"flow_base", "volume_base", 1.0 / 3600},      // Nm3/h, Nm3
 }
 
 // balances are those of a site: every counter beside its rate, and the site's
@@ -126,6 +127,18 @@ func balances(p *Plant) (list []*balance) {
 		list = append(list, &balance{what: what, p: p, stock: stock, flow: flow})
 	}
 	switch p.modelName {
+	case "gas-storage": // n = p V / (Z R T), counted at 20 degC and 1.01325 bar
+		vessel("spheres (Nm3)", func() float64 {
+			sum := 0.0
+			for _, v := range []struct{ pressure, thermometer, point string }{
+				{"vessel-a", "vessel-temp-1", "temperature_1"}, {"vessel-b", "vessel-temp-1", "temperature_2"}, {"vessel-c", "vessel-temp-2", "temperature_1"},
+			} {
+				bar, kelvin := p.read(v.pressure, "pressure")+1.01325, p.read(v.thermometer, v.point)+273.15
+				z := (1 - 0.002*bar) / (1 - 0.002*1.01325)
+				sum += bar / 1.01325 * sphere * 293.15 / kelvin / z
+			}
+			return sum
+		}, func() float64 { return (p.read("inlet-flow", "flow_base") - p.read("outlet-flow", "flow_base")) / 3600 })
 	case "heating-plant":
 		vessel("make-up tank (L)", func() float64 { return p.read("makeup-tank", "level") * makeupArea * 1000 },
 			func() float64 { return own("makeup_fill") - p.read("makeup-pump", "flow") })
