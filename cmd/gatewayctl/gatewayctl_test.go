@@ -90,6 +90,7 @@ func TestCommands(t *testing.T) {
 		{"profile frames testdata/lint/good.yaml", 2, nil, []string{`.*name the profile and the file of frames, .*`, `see .*`}},
 		{"profile frames testdata/lint/good.yaml none.yaml", 1, nil, []string{`.*none.yaml: there is no such file; check the path`}},
 		{"profile frames testdata/lint/wrong-id.yaml none.yaml", 1, nil, []string{`gatewayctl profile frames: testdata/lint/wrong-id.yaml:1:5: id is "another" .*`}},
+		{"completion bash", 0, []string{`# bash completion V2 for gatewayctl.*`}, nil},
 		{"profile show xy-md2", 1, nil, []string{`gatewayctl profile show: profile "xy-md2" is not known; did you mean "xy-md02"\?`}},
 		{"profile shwo", 2, nil, []string{`gatewayctl profile: unknown command "shwo"; did you mean "show"\?`, `see .*`}},
 		{"profile list --jsno", 2, nil, []string{`.*unknown flag: --jsno`, `see .*`}},

@@ -64,7 +64,7 @@ func (c *compiler) compile(raw *rawProfile, given map[string]string) *Profile {
 			continue
 		}
 		if seen[rp.Name] {
-			c.errorf(rp.at.With("name"), "point %q stands here a second time; a name is unique in a profile", rp.Name)
+			c.errorf(rp.at.With("name"), "point %q stands here a second time; a name is unique in a profile: give one of the two another", rp.Name)
 			continue
 		}
 		seen[rp.Name] = true

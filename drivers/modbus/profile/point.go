@@ -373,7 +373,7 @@ func (c *compiler) readRange(rp rawPoint, p *Point) {
 		c.errorf(at, "a range has min, max or both, in the point's unit")
 	}
 	if p.Min != nil && p.Max != nil && *p.Min >= *p.Max {
-		c.errorf(at, "the range is empty: min is not below max")
+		c.errorf(at, "the range is empty: min is not below max; are the two swapped?")
 	}
 }
 
