@@ -24,12 +24,7 @@ func forms(t *testing.T) map[string]*profile.Profile {
 	}
 	all := map[string]*profile.Profile{}
 	for _, id := range lib.Names() {
-		first := map[string]string{}
-		for _, p := range lib.Params(id) {
-			if first[p.Name] = p.Default; p.Default == "" {
-				first[p.Name] = p.OneOf[0]
-			}
-		}
+		first := givenParams(lib, id)
 		choices := []map[string]string{first}
 		for _, p := range lib.Params(id) {
 			for _, v := range p.OneOf {
