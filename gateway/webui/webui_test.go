@@ -102,7 +102,7 @@ func TestCatalogues(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Keys made of data ("quality.52") are named by their prefix alone.
-	made := regexp.MustCompile(`^(conn|priority|state|clock|limit|quality|health|event|kind)\.`)
+	made := regexp.MustCompile(`^(conn|priority|state|clock|limit|quality|health|event|kind|level)\.`)
 	for k := range zh {
 		if !made.MatchString(k) && !strings.Contains(sources, `"`+k+`"`) {
 			t.Errorf("nothing uses %s", k)
@@ -116,6 +116,16 @@ func TestQualitiesHaveWords(t *testing.T) {
 	for _, code := range []string{"0", "20", "21", "30", "31", "40", "50", "51", "52", "53"} {
 		if zh["quality."+code] == "" {
 			t.Errorf("quality %s has no words", code)
+		}
+	}
+}
+
+// TestLevelsHaveWords: each link of the chain in docs/health.md is told in words.
+func TestLevelsHaveWords(t *testing.T) {
+	zh := catalogue(t, "zh")
+	for _, level := range []string{"sensor", "device", "bus", "board", "link", "broker", "ingest", "store"} {
+		if zh["level."+level] == "" {
+			t.Errorf("level %s has no words", level)
 		}
 	}
 }

@@ -151,14 +151,15 @@ func TestViews(t *testing.T) {
 	shots := t.ArtifactDir()
 	views := []struct{ name, path, ready string }{
 		{"overview", "/", `document.querySelectorAll(".card .key .num").length >= 12`},
-		{"site", "/site/sewage-west", `document.querySelectorAll(".device tbody tr").length === 10`},
+		{"site", "/site/sewage-west", `document.querySelectorAll(".device tbody tr").length === 10 && document.querySelectorAll(".causes li").length === 1`},
 		{"site-big", "/site/compute-north", `document.querySelectorAll(".device").length === 5`},
-		{"point", "/point/sewage-west/sump-level/level", `!!document.querySelector(".plot canvas")`},
+		{"point", "/point/sewage-west/sump-level/level", `!!document.querySelector(".plot canvas") && document.querySelectorAll(".chain li[data-state=ok]").length === 8`},
+		{"point-silent", "/point/sewage-west/lift-pump-2/speed", `document.querySelector(".chain li[data-state=broken][data-level=device][aria-current]") !== null && document.querySelector(".chain .why").textContent !== ""`},
 		{"alarms", "/alarms", `document.querySelectorAll("li.alarm").length === 4`},
 		{"gateways", "/gateways", `document.querySelectorAll(".list tbody tr").length === 3`},
 		{"journal", "/journal", `document.querySelectorAll(".list tbody tr").length === 8 && document.querySelectorAll(".event .priority").length === 8`},
 		{"ledger", "/ledger", `document.querySelectorAll(".list tbody tr").length === 1`},
-		{"health", "/health", `document.querySelectorAll(".list tbody tr").length === 2`},
+		{"health", "/health", `document.querySelectorAll(".list tbody tr").length === 2 && document.querySelectorAll(".causes li").length === 2`},
 	}
 	tab := open()
 	for _, size := range [][2]int64{{1440, 900}, {390, 844}} {

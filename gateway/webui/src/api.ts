@@ -89,7 +89,23 @@ export interface History { unit: string; width: number; buckets: Bucket[] }
 export interface JournalEntry { time: string; at?: string; kind: string; alarm?: Alarm; alarm_id?: string; by?: string; detail?: Label }
 export interface LedgerRow { site: string; gateway: string; epoch: number; first: number; last: number; stored: number; quarantined: number; lost: number; missing: number }
 export interface Component { name: string; label?: Label; state: string; since?: string; detail?: Label }
-export interface Health { state: string; components: Component[] }
+export interface Health extends Silences { state: string; components: Component[] }
+/** HealthNode is one link of the chain from sensor to store. */
+export interface HealthNode {
+  level: string;
+  state: "ok" | "broken" | "unknown";
+  site?: string;
+  gateway?: string;
+  bus?: string;
+  device?: string;
+  point?: string;
+  label?: Label;
+  since?: string;
+  why?: Label;
+  silent?: number;
+}
+export interface Silences { silent: number; waiting: number; causes?: HealthNode[]; more?: number }
+export interface PointHealth { state: string; cause: HealthNode | null; chain: HealthNode[] }
 
 /** Problem is an answer that says what is wrong and what to do. */
 export class Problem extends Error {
@@ -116,6 +132,8 @@ export const api = {
   journal: () => ask<JournalEntry[]>("journal?limit=500&from=" + encodeURIComponent(new Date(Date.now() - 7 * 864e5).toISOString())),
   ledger: () => ask<LedgerRow[]>("ledger"),
   health: () => ask<Health>("health"),
+  silences: (site: string) => ask<Silences>("health" + (site ? "?site=" + encodeURIComponent(site) : "")),
+  chain: (point: string) => ask<PointHealth>("health?point=" + encodeURIComponent(point)),
   history: (point: string, from: Date, to: Date, buckets: number, signal: AbortSignal) =>
     ask<History>(`history?point=${encodeURIComponent(point)}&from=${from.toISOString()}&to=${to.toISOString()}&buckets=${buckets}`, { signal }),
 };

@@ -9,6 +9,7 @@ import type { Scope } from "../scope";
 import { empty, failed, loading } from "../state";
 import { store } from "../store";
 import { figures } from "../units";
+import { causes } from "./chain";
 
 interface Column<T> { head: Key; right?: boolean; cell(x: T): Child }
 
@@ -98,9 +99,17 @@ export const ledger = list<LedgerRow>("nav.ledger", "empty.ledger", api.ledger, 
   } },
 ]);
 
-export const health = list<Component>("nav.health", "empty.health", async () => (await api.health()).components, [
+const components = list<Component>("nav.health", "empty.health", async () => (await api.health()).components, [
   { head: "col.component", cell: (c) => h("b", null, say(c.label, c.name)) },
   { head: "col.state", cell: (c) => h("span.health", { "data-state": c.state }, t(("health." + c.state) as Key)) },
   { head: "col.since", cell: (c) => when(c.since) },
   { head: "col.detail", cell: (c) => say(c.detail, "") },
 ]);
+
+/** health shows the parts of the hub and what is broken on the way to it. */
+export const health = (el: HTMLElement, scope: Scope): void => {
+  const parts = h("div"), broken = h("section.causes");
+  replace(el, parts, broken);
+  components(parts, scope);
+  causes(broken, scope, "", false);
+};

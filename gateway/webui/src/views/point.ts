@@ -9,6 +9,7 @@ import { empty, loading } from "../state";
 import { store } from "../store";
 import { scale } from "../units";
 import { trend } from "../trend";
+import { chain } from "./chain";
 
 /** point shows one point large, what is known of it, and its trend. */
 export const point = (name: string) => (el: HTMLElement, scope: Scope): void => {
@@ -32,6 +33,7 @@ export const point = (name: string) => (el: HTMLElement, scope: Scope): void => 
         scope.show(name, big),
         lo !== null && scope.show(name, bar(name)),
         h("p.now-line", null, scope.show(name, qualityOf(name)), " · ", h("span.muted", null, t("col.age"), " "), scope.show(name, ageOf(name))),
+        chain(name, scope),
         facts(p, scope)),
       h("section.trend", null, numeric ? trend(p, scope) : empty(t("trend.text")))));
 };

@@ -7,6 +7,7 @@ import { ageOf, bar, extent, href, qualityOf, value } from "../point";
 import type { Scope } from "../scope";
 import { empty, loading } from "../state";
 import { store } from "../store";
+import { causes } from "./chain";
 import { sideAlarms } from "./overview";
 
 /** site shows every device as a dense table, with the site's alarms beside. */
@@ -24,13 +25,16 @@ export const site = (name: string) => (el: HTMLElement, scope: Scope): void => {
     return;
   }
   const side = h("aside.side");
+  const broken = h("section.causes", { hidden: true });
   const own = name + "/";
   replace(el,
     h("h1", null, siteName(name), h("span.muted", null, name)),
+    broken,
     h("div.site", null,
       h("div.devices", null, [...devices.entries()].sort(byKind).map(([d, points]) => device(d, points, scope))),
       side));
   sideAlarms(side, scope, () => store.alarms.filter((a) => a.point.startsWith(own)), t("alarms.site"));
+  causes(broken, scope, name, true);
 };
 
 /** byKind puts the board's own points last. */
