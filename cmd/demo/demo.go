@@ -27,27 +27,18 @@ import (
 // drain bounds the end of each half, so that Ctrl-C is over within two seconds.
 const drain = 400 * time.Millisecond
 
-// sites are the folders of firmware-config/sites that the demo runs.
-var sites = []string{"heating-plant", "sewage-works", "computing-centre"}
-
-// fault is what the demo breaks, and mends again.
-var fault = struct {
-	site string
-	what string
-	f    plant.Fault
-}{
-	site: "heating-plant",
-	what: "the boilers fail, the supply temperature falls to 55 degC / 锅炉故障，供水温度降到 55 ℃",
-	f:    plant.Fault{At: 15 * time.Second, For: 15 * time.Second, Do: "set", Quantity: "supply_temp", Value: 55},
-}
-
 type demo struct {
 	length  time.Duration
 	listen  string
 	dir     string
 	seed    uint64
 	verbose bool
+	names   []string // --site
+	day     bool
+	speed   float64
 
+	sites       []string      // folders of firmware-config/sites
+	common      plant.Options // what all plants have: the device models, which the boards share
 	out, errOut io.Writer
 	log         *slog.Logger
 	mu          sync.Mutex // guards out
@@ -72,6 +63,9 @@ func (d *demo) run(ctx context.Context) error {
 	if d.length < 0 {
 		return fmt.Errorf("--for %v is not a length of time; write for example 40s", d.length)
 	}
+	if err := d.choose(); err != nil {
+		return err
+	}
 	dir := d.dir
 	if dir == "" {
 		var err error
@@ -84,6 +78,10 @@ func (d *demo) run(ctx context.Context) error {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.length)
 		defer cancel()
+	}
+	var err error
+	if d.common.Library, err = edge.Profiles(); err != nil { // once for all: it is most of the start
+		return err
 	}
 	plants, err := d.startPlants(ctx, dir)
 	defer func() {
@@ -99,18 +97,19 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	defer pager.Close()
-	h, err := d.newHub(ctx, dir, pager.url)
+	h, err := d.newHub(ctx, dir, pager.url, plants)
 	if err != nil {
 		return err
 	}
-	gateways, err := d.newGateways(dir, h.BrokerAddr(), plants)
+	gateways, boards, err := d.newGateways(dir, h.BrokerAddr(), plants)
 	if err != nil {
 		hubOnly, cancel := context.WithCancel(ctx)
 		cancel()
 		return errors.Join(err, h.Run(hubOnly)) // gives back what the hub holds
 	}
+	d.tell(plants, boards)
 	d.say("控制台 console: http://%s", h.ConsoleAddr())
-	if err := d.schedule(ctx, plants[fault.site]); err != nil {
+	if err := d.schedule(ctx, plants); err != nil {
 		return err
 	}
 	err = runAll(ctx, h, gateways)
@@ -120,10 +119,12 @@ func (d *demo) run(ctx context.Context) error {
 
 func (d *demo) startPlants(ctx context.Context, dir string) (map[string]*plant.Plant, error) {
 	plants := map[string]*plant.Plant{}
-	for i, s := range sites {
-		p, err := plant.Load(firmwareconfig.FS, path.Join("sites", s), plant.Options{
-			Seed: d.seed + uint64(i), Dir: filepath.Join(dir, "lines", s), Logger: d.log,
-		})
+	for i, s := range d.sites {
+		o := plant.Options{Seed: d.seed + uint64(i), Dir: filepath.Join(dir, "lines", s), Library: d.common.Library, Logger: d.log}
+		if err := d.played(s, &o); err != nil {
+			return plants, err
+		}
+		p, err := plant.Load(firmwareconfig.FS, path.Join("sites", s), o)
 		if err == nil {
 			plants[s] = p
 			err = p.Start(ctx)
@@ -135,7 +136,7 @@ func (d *demo) startPlants(ctx context.Context, dir string) (map[string]*plant.P
 	return plants, nil
 }
 
-func (d *demo) newHub(ctx context.Context, dir, phone string) (*hub.Hub, error) {
+func (d *demo) newHub(ctx context.Context, dir, phone string, plants map[string]*plant.Plant) (*hub.Hub, error) {
 	rules := filepath.Join(dir, "rules")
 	if err := os.MkdirAll(rules, 0o750); err != nil {
 		return nil, err
@@ -151,7 +152,8 @@ func (d *demo) newHub(ctx context.Context, dir, phone string) (*hub.Hub, error) 
 	cfg.MQTT.Listen, cfg.Console.Listen = "127.0.0.1:0", d.listen
 	cfg.State.Dir, cfg.History.Dir = filepath.Join(dir, "hub"), filepath.Join(dir, "history")
 	cfg.Rules, cfg.Page = []string{filepath.Join(rules, "*.yaml")}, filepath.Join(dir, "page.yaml")
-	for _, s := range sites {
+	cfg.Overview = cards(cfg.Overview, plants)
+	for _, s := range d.sites {
 		data, err := fs.ReadFile(firmwareconfig.FS, path.Join("sites", s, "rules.yaml"))
 		if err == nil {
 			err = os.WriteFile(filepath.Join(rules, s+".yaml"), data, 0o640)
@@ -169,17 +171,18 @@ func (d *demo) newHub(ctx context.Context, dir, phone string) (*hub.Hub, error) 
 
 // newGateways reads every board's file of every site as it would stand on the
 // board; only the addresses are those of this process.
-func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) ([]*edge.Gateway, error) {
+func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) ([]*edge.Gateway, []edge.Config, error) {
 	var gateways []*edge.Gateway
-	fail := func(err error) ([]*edge.Gateway, error) {
+	var boards []edge.Config
+	fail := func(err error) ([]*edge.Gateway, []edge.Config, error) {
 		stopped, cancel := context.WithCancel(context.Background())
 		cancel()
 		for _, g := range gateways {
 			err = errors.Join(err, g.Run(stopped)) // gives back what it holds
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	for _, s := range sites {
+	for _, s := range d.sites {
 		files, err := fs.Glob(firmwareconfig.FS, path.Join("sites", s, "gateway*.yaml"))
 		if err != nil {
 			return fail(err)
@@ -189,7 +192,7 @@ func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) (
 			if err != nil {
 				return fail(err)
 			}
-			cfg, err := edge.Parse(f, data)
+			cfg, err := edge.ParseWith(d.common.Library, f, data)
 			if err != nil {
 				return fail(err)
 			}
@@ -208,24 +211,10 @@ func (d *demo) newGateways(dir, broker string, plants map[string]*plant.Plant) (
 			if err != nil {
 				return fail(err)
 			}
-			gateways = append(gateways, g)
+			gateways, boards = append(gateways, g), append(boards, cfg)
 		}
 	}
-	return gateways, nil
-}
-
-// schedule puts the fault on the plant's clock and tells when it comes and goes.
-func (d *demo) schedule(ctx context.Context, p *plant.Plant) error {
-	if _, err := p.Fault(fault.f); err != nil {
-		return err
-	}
-	tell := func(at time.Duration, text string) {
-		timer := time.AfterFunc(at, func() { d.say("%s %s", at, text) })
-		context.AfterFunc(ctx, func() { timer.Stop() })
-	}
-	tell(fault.f.At, "故障 fault: "+fault.what)
-	tell(fault.f.At+fault.f.For, "排除 mended")
-	return nil
+	return gateways, boards, nil
 }
 
 func runAll(ctx context.Context, h *hub.Hub, gateways []*edge.Gateway) error {

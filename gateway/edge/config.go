@@ -27,6 +27,8 @@ type Config struct {
 	Buffer  BufferConfig
 	Clock   ClockConfig
 	Buses   []modbus.Config
+
+	lib *profile.Library // what it was checked with; nil in a Config made by hand
 }
 
 // UplinkConfig says where readings go and when the board may forget them.
@@ -95,12 +97,19 @@ func Parse(file string, data []byte) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	return ParseWith(lib, file, data)
+}
+
+// ParseWith is Parse with device models that were already read, which takes
+// most of Parse's time.
+func ParseWith(lib *profile.Library, file string, data []byte) (Config, error) {
 	c := Config{
 		Uplink: UplinkConfig{Commit: "hub", Compression: "zstd"},
 		Buffer: BufferConfig{Max: defaultBuffer, CommitEvery: 5 * time.Second},
 		Clock:  ClockConfig{Trust: []string{"adjtimex", "rtc", "hub"}, Hold: 30 * time.Second},
 	}
 	doc, _ := conffile.Parse(file, data, &c)
+	c.lib = lib
 	c.check(doc, lib)
 	base := filepath.Dir(file)
 	for _, p := range []*string{&c.Buffer.Dir, &c.Uplink.TLS.CA, &c.Uplink.TLS.Cert, &c.Uplink.TLS.Key} {

@@ -94,9 +94,12 @@ func New(cfg Config, opt Options) (_ *Gateway, err error) {
 
 // openBuses is the list of drivers: a bus of each kind is opened by its own.
 func (g *Gateway) openBuses() error {
-	lib, err := Profiles()
-	if err != nil {
-		return err
+	lib := g.cfg.lib
+	if lib == nil {
+		var err error
+		if lib, err = Profiles(); err != nil {
+			return err
+		}
 	}
 	for i := range g.cfg.Buses {
 		b, err := modbus.Open(g.cfg.Buses[i], lib, g.log)

@@ -123,7 +123,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rules.Rules()) < 10 || plan == nil || len(cfg.Overview) != 3 {
+	if len(rules.Rules()) < 10 || plan == nil || len(cfg.Overview) != 6 {
 		t.Errorf("%d rules, plan %v, %d cards", len(rules.Rules()), plan, len(cfg.Overview))
 	}
 }

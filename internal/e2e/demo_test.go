@@ -80,7 +80,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("/healthz: %s", resp.Status)
 	}
 	var points []apiPoint
-	eventually(t, 15*time.Second, "over 60 points of three sites have good values", func() bool {
+	eventually(t, 15*time.Second, "over 400 points of six sites have good values", func() bool {
 		if err := getJSON(d.api+"/points", &points); err != nil {
 			t.Fatal(err)
 		}
@@ -91,7 +91,7 @@ func TestDemo(t *testing.T) {
 				good++
 			}
 		}
-		return len(sites) == 3 && good > 60 && good == len(points)
+		return len(sites) == 6 && good > 400 && good == len(points)
 	})
 	const point = "heating-east/heat-meter-1/flow_temp"
 	samples := func() (n int) {

@@ -39,6 +39,9 @@ type Options struct {
 	// OnWrite is told of every request that could change a plant, before it is
 	// refused, from the goroutine of its bus or connection. nil: a panic.
 	OnWrite func(Write)
+	// Library is the device models, where they were read already; nil: those in
+	// devices/ of Load's files.
+	Library *profile.Library
 	Logger  *slog.Logger
 }
 

@@ -51,7 +51,10 @@ type deviceFile struct {
 
 // load reads plant.yaml into p.
 func (p *Plant) load(fsys fs.FS, siteDir string, o Options) error {
-	lib, err := profile.Load(fsys, "devices")
+	lib, err := o.Library, error(nil)
+	if lib == nil {
+		lib, err = profile.Load(fsys, "devices")
+	}
 	if err != nil {
 		return fmt.Errorf("read the device profiles: %w", err)
 	}
