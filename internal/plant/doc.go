@@ -8,7 +8,7 @@
 // A site is a folder: plant.yaml names the physical model, the buses, the
 // devices on them and which quantity feeds which point; gateway*.yaml are the
 // boards' configurations; rules.yaml the alarm rules; faults.yaml an example
-// of a fault script.
+// of a fault script; day.yaml the incidents of a day.
 //
 // # The truth about what was served
 //

@@ -5,8 +5,9 @@ import (
 )
 
 // computing is a hall of an AI computing centre: jobs come and go on two rows
-// of racks, a liquid loop takes most of their heat away, the air the rest; a
-// UPS carries the control and network gear.
+// of racks, a liquid loop takes most of their heat away, the air the rest; both
+// give it to the chilled water, which warms up when its chiller (quantity
+// chiller, 1 or 0) trips. A UPS carries the control and network gear.
 type computing struct {
 	rng       *rand.Rand
 	rows      [2]*row
@@ -15,6 +16,7 @@ type computing struct {
 	grid      *grid
 	coolant   *noise
 	aisles    [2]*noise
+	air       [2]lag
 	mains     *noise
 	ups       [2]*ups
 	settled   bool
@@ -33,7 +35,11 @@ type row struct {
 const (
 	rowFull  = 120_000.0 // W of one row at full load
 	toLiquid = 0.82      // share of the racks' heat that the loop carries
-	loopFlow = 9.5       // L/s at full load
+	loopFlow = 5.5       // L/s at full load, which warms by 9 K
+
+	chilledGoal  = 14.0   // degC
+	chilledTau   = 200.0  // s
+	chilledWater = 4000.0 // kg in the loop and its buffer
 )
 
 func newComputing(seed uint64) *computing {
@@ -74,7 +80,13 @@ func (c *computing) step(q *quantities, dt, hour float64) {
 	}
 	heat := c.loop.step(dt, liquid)
 	flow := q.put("coolant_flow", "L/s", clamp(loopFlow*(0.55+0.45*total/(2*rowFull))+c.pumpNoise.step(dt), 1, 12))
-	cold := q.put("coolant_supply", "degC", 24+c.coolant.step(dt))
+	chilled := q.add("chilled_water", "degC", chilledGoal, 0)
+	warming := total / (chilledWater * waterHeat)
+	if q.put("chiller", "", 1) != 0 {
+		warming = (chilledGoal - chilled) / chilledTau
+	}
+	chilled = q.add("chilled_water", "degC", chilledGoal, warming*dt)
+	cold := q.put("coolant_supply", "degC", max(24, chilled+4)+c.coolant.step(dt)) // a valve holds 24 while it can
 	warm := q.put("coolant_return", "degC", cold+heat/(flow*waterHeat))
 	heat = q.put("coolant_heat", "W", heatMeter(q, "loop_meter", dt, flow, warm, cold, 1_630_000_000))
 	c.pump.step(q, dt, flow, 1.2+0.8*(flow/loopFlow)*(flow/loopFlow), warm)
@@ -83,7 +95,11 @@ func (c *computing) step(q *quantities, dt, hour float64) {
 	q.of("cdu_pump").put("heat_dt", "K", warm-cold)
 	for i, a := range c.aisles {
 		name := [2]string{"aisle_a", "aisle_b"}[i]
-		t := q.of(name).put("temperature", "degC", 21.5+3.2*total/(2*rowFull)+a.step(dt))
+		goal := chilled + 7.5 + 3.2*total/(2*rowFull) + 0.1*max(0, warm-34) // racks that the coolant leaves hot warm the air
+		if c.air[i].tau == 0 {
+			c.air[i] = lag{tau: 120, x: goal}
+		}
+		t := q.of(name).put("temperature", "degC", c.air[i].step(dt, goal)+a.step(dt))
 		q.of(name).put("humidity", "%", clamp(48-1.8*(t-23)+0.5*a.x, 20, 80))
 	}
 	// the loop's reservoir loses a little by evaporation and is topped up by hand

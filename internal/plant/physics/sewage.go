@@ -3,10 +3,12 @@ package physics
 import "math"
 
 // sewage is the inlet and aeration of a sewage works: the inflow follows the
-// hour of the day, a wet well collects it, two pumps in turn lift it between a
+// hour of the day, with a peak in the morning and one in the evening, and the
+// showers, a wet well collects it, two pumps in turn lift it between a
 // start and a stop level, a blower keeps the oxygen in the aeration tank.
 type sewage struct {
 	rain, ripple, load *noise
+	clouds             *noise
 	pumps              [2]*pump
 	ramp               [2]lag
 	want               [2]bool
@@ -50,12 +52,14 @@ func newSewage(seed uint64) *sewage {
 		works:  &meter{name: "works_meter", pf: 0.91, share: [3]float64{0.345, 0.33, 0.325}, energy0: 3_815_000_000},
 		grid:   newGrid(rng),
 		speed:  lag{tau: 8, x: 0.7}, integral: 0.7,
+		clouds: newNoise(rng, 7200, 1),
 	}
 }
 
 func (s *sewage) step(q *quantities, dt, hour float64) {
-	day := 1 + 0.3*daily(hour, 10) + 0.15*math.Cos(2*math.Pi*(hour-20)/12)
-	inflow := q.put("inflow", "L/s", max(4, 32*day+s.rain.step(dt)+s.ripple.step(dt)))
+	day := 1 + 0.22*daily(hour, 14) + 0.2*math.Cos(2*math.Pi*(hour-20.5)/12)
+	rain := q.put("rain", "L/s", 8*max(0, s.clouds.step(dt)-1))
+	inflow := q.put("inflow", "L/s", max(4, 32*day+rain+s.rain.step(dt)+s.ripple.step(dt)))
 	lifted := s.well(q, dt, inflow)
 	s.aeration(q, dt, day)
 	q.of("blower_room").put("temperature", "degC", 24+5*s.speed.x+s.air.step(dt))
