@@ -53,7 +53,7 @@ func TestWhatThePlantShowsIsRead(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	points, absent := map[string]bool{}, 0
+	points, absent, sentinels, named := map[string]bool{}, 0, 0, 0
 	all := forms(t)
 	for _, form := range slices.Sorted(maps.Keys(all)) {
 		prof := all[form]
@@ -66,6 +66,20 @@ func TestWhatThePlantShowsIsRead(t *testing.T) {
 				continue
 			}
 			numberIsRead(t, rng, what, pt)
+			named += namesAreRead(t, rng, what, pt)
+			for _, sentinel := range pt.Invalid {
+				raw, ok := sentinelRaw(pt, sentinel.Raw)
+				if !ok {
+					t.Errorf("%s: the simulation cannot show %q", what, sentinel.Raw)
+					continue
+				}
+				img := around(rng, pt)
+				img.put(pt.Table, pt.Address, spread(pt, raw, int(pt.Type.Width()/16)))
+				if _, q := decoded(&feed{point: pt}, img); q != sentinel.Quality {
+					t.Errorf("%s: raw %q is %s, want %s", what, sentinel.Raw, q, sentinel.Quality)
+				}
+				sentinels++
+			}
 			if words, ok := notAvailable(pt); ok {
 				absent++
 				img := around(rng, pt)
@@ -76,7 +90,7 @@ func TestWhatThePlantShowsIsRead(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d points, %d of them can be not available", len(points), absent)
+	t.Logf("%d points; %d times one can be not available, %d sentinels, %d named values and bits", len(points), absent, sentinels, named)
 }
 
 // around puts what the point needs beside its own words: any scale, unit and
@@ -161,6 +175,34 @@ func numberIsRead(t *testing.T, rng *rand.Rand, what string, pt *profile.Point) 
 	if read == 0 {
 		t.Errorf("%s: no registers were found that say a value", what)
 	}
+}
+
+// namesAreRead shows every value and every bit that the profile has a name for.
+func namesAreRead(t *testing.T, rng *rand.Rand, what string, pt *profile.Point) (n int) {
+	t.Helper()
+	show := func(v int64) {
+		img := around(rng, pt)
+		if _, own := img[cell{pt.Table, pt.Address}]; own {
+			return // what it says is given by what it stands beside
+		}
+		words, err := (&device{}).words(&feed{point: pt, constant: float64(v)}, img, nil, overlay{})
+		if err != nil {
+			t.Errorf("%s: %d cannot be shown: %v", what, v, err)
+			return
+		}
+		img.put(pt.Table, pt.Address, words)
+		if got, q := decoded(&feed{point: pt}, img); q != telemetry.Good || got.Int() != v {
+			t.Errorf("%s: %d shown as %x is read as %v (%s)", what, v, words, got, q)
+		}
+		n++
+	}
+	for _, v := range slices.Sorted(maps.Keys(pt.Enum)) {
+		show(v)
+	}
+	for _, bit := range slices.Sorted(maps.Keys(pt.Bits)) {
+		show(1 << bit)
+	}
+	return n
 }
 
 func number(v telemetry.Value) float64 {
