@@ -71,6 +71,8 @@ export function scale(unit: string, magnitude: number, counter = false): Scale {
     if (magnitude >= 180) return { symbol: "min", factor: 1 / 60, digits: 0 };
     return { symbol: "s", factor: 1, digits: magnitude < 10 ? 1 : 0 };
   }
+  // Medium voltage is spoken of in kilovolts, mains voltage never.
+  if (unit === "V" && magnitude >= 1000) return { symbol: "kV", factor: 1e-3, digits: 2 };
   const r = rules[unit];
   if (!r) return { symbol: unit, factor: 1 };
   const factor = r.factor ?? 1;

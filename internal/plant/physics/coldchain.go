@@ -380,6 +380,12 @@ func newColdChain(seed uint64) *coldChain {
 	for i, p := range roomPlans {
 		c.rooms[i] = newColdRoom(p, rng)
 	}
+	for _, i := range []int{freezer1, chiller} { // some rooms are cooling already, and their racks run
+		c.rooms[i].phase, c.rooms[i].valve.x = phaseCooling, 1
+	}
+	for _, k := range c.racks {
+		k.first = true
+	}
 	return c
 }
 
