@@ -14,11 +14,14 @@ import (
 
 // TestConsoleShowsThePlant looks at the demo's console with a real browser:
 // values move on the screen, the alarm comes up by itself and goes, and the
-// trend of a point has its line. Pictures of it are kept with -artifacts; the
-// one in the README is such a picture.
+// trend of a point has its line. Six sites fit a screen of 1366x768. Pictures of
+// it are kept with -artifacts; those in the READMEs are such pictures:
+//
+//	mkdir -p /tmp/pictures && go test ./internal/e2e -run TestConsoleShowsThePlant -artifacts -outputdir /tmp/pictures
+//	cp "$(find /tmp/pictures -name overview-zh.png)" "$(find /tmp/pictures -name overview-en.png)" docs/images/
 func TestConsoleShowsThePlant(t *testing.T) {
 	chromium := need(t, "chromium")
-	d := startDemo(t, "--for", "75s")
+	d := startDemo(t, "--for", "85s")
 	base := strings.TrimSuffix(d.api, "/api/v1")
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
@@ -60,16 +63,27 @@ func TestConsoleShowsThePlant(t *testing.T) {
 	}
 
 	do(chromedp.EmulateViewport(1440, 900), chromedp.Navigate(base+"/?lang=zh&theme=light"))
-	eventually(t, 15*time.Second, "three cards with values", holds(`document.querySelectorAll(".card").length === 3 && document.querySelectorAll(".card .num").length >= 12`))
+	eventually(t, 15*time.Second, "six cards with values", holds(`document.querySelectorAll(".card").length === 6 && document.querySelectorAll(".card .num").length >= 30`))
+	for _, lang := range []string{"zh", "en"} {
+		do(chromedp.EmulateViewport(1366, 768), chromedp.Navigate(base+"/?lang="+lang+"&theme=light"))
+		eventually(t, 10*time.Second, "six cards on a small screen", holds(`document.querySelectorAll(".card .num").length >= 30`))
+		if !holds(`document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth`)() {
+			t.Errorf("%s: six sites do not fit a screen of 1366x768", lang)
+		}
+		shot("overview-1366-" + lang)
+	}
+	do(chromedp.EmulateViewport(1440, 900), chromedp.Navigate(base+"/?lang=zh&theme=light"))
+	eventually(t, 10*time.Second, "values", holds(`document.querySelectorAll(".card .num").length >= 30`))
 	seen := text("main")
 	eventually(t, 10*time.Second, "a value moves on the screen", func() bool { return text("main") != seen })
 	eventually(t, 25*time.Second, "the alarm is on the screen", holds(`document.querySelector("main").innerText.includes("一次网供水温度过低")`))
 	shot("overview-zh")
 	do(chromedp.Navigate(base + "/?lang=en&theme=dark"))
-	eventually(t, 10*time.Second, "the alarm in English", holds(`document.querySelector("main").innerText.includes("Supply temperature to the network is low")`))
+	eventually(t, 10*time.Second, "the alarm in English", holds(`document.querySelectorAll(".card .num").length >= 30 && document.querySelector("main").innerText.includes("Supply temperature to the network is low")`))
 	shot("overview-en")
 	for _, v := range []struct{ path, name string }{
 		{"/site/heating-east", "site-heating"}, {"/site/sewage-west", "site-sewage"}, {"/site/compute-north", "site-computing"},
+		{"/site/substation-south", "site-substation"}, {"/site/gas-storage-1", "site-gas"}, {"/site/cold-chain-1", "site-cold"},
 		{"/gateways", "gateways"}, {"/ledger", "ledger"}, {"/journal", "journal"}, {"/health", "health"},
 	} {
 		do(chromedp.Navigate(base + v.path + "?lang=zh&theme=light"))
