@@ -70,6 +70,20 @@ var books = map[string]string{
 		volume                input 356 u32 0.01 0 1 m3 4294967295 65535
 		control               holding 100 u16 1 0 1 - 65535
 		setpoint              holding 103 u16 0.01 0 1 % 65535`,
+	"xerus-rack-pdu": `
+		inlet_voltage    holding 12296 f32 1 0 1 V nan
+		inlet_current    holding 12298 f32 1 0 1 A nan
+		inlet_power      holding 12306 f32 1 0 1 W nan
+		inlet_va         holding 12308 f32 1 0 1 VA nan
+		inlet_pf         holding 12310 f32 1 0 1 - nan
+		inlet_frequency  holding 12322 f32 1 0 1 Hz nan
+		inlet_var        holding 12324 f32 1 0 1 var nan
+		ocp_current      holding 16394 f32 1 0 1 A nan`,
+	"rle-ld5000": `
+		device_status    input 0 u16 1 0 1 -
+		leak_distance    input 1 u16 1 0 1 m 0
+		leak_current     input 3 u16 1 0 1/1000 mA
+		cable_length     input 4 u16 1 0 1 m`,
 	"schneider-iem3000-pm5xxx": `
 		i_l1             holding 2999 f32 1 0 1 A nan
 		i_l2             holding 3001 f32 1 0 1 A nan

@@ -1,6 +1,7 @@
 package physics
 
 import (
+	"math"
 	"math/rand/v2"
 )
 
@@ -36,6 +37,9 @@ const (
 	rowFull  = 120_000.0 // W of one row at full load
 	toLiquid = 0.82      // share of the racks' heat that the loop carries
 	loopFlow = 5.5       // L/s at full load, which warms by 9 K
+
+	reservoirArea = 0.5  // m2
+	rackPF        = 0.97 // of the racks' power supplies
 
 	chilledGoal  = 14.0   // degC
 	chilledTau   = 200.0  // s
@@ -102,12 +106,43 @@ func (c *computing) step(q *quantities, dt, hour float64) {
 		t := q.of(name).put("temperature", "degC", c.air[i].step(dt, goal)+a.step(dt))
 		q.of(name).put("humidity", "%", clamp(48-1.8*(t-23)+0.5*a.x, 20, 80))
 	}
+	c.rackPDU(q)
 	// the loop's reservoir loses a little by evaporation and is topped up by hand
-	q.add("reservoir_level", "m", 0.84, -2e-8*dt)
+	leak := q.put("leak", "L/s", 0)
+	q.add("reservoir_level", "m", 0.84, -2e-8*dt-min(leak/1000*dt/reservoirArea, q.get("reservoir_level")))
+	leakDetector(q, leak)
 	mains := q.put("mains", "V", 230+c.mains.step(dt))
 	for _, u := range c.ups {
 		u.step(q, dt, mains)
 	}
+}
+
+// rackPDU is one of the two feeds of one of the eight racks of row A.
+func (c *computing) rackPDU(q *quantities) {
+	g, grid := q.of("rack_pdu_a"), q.of("grid")
+	volts := g.put("inlet_voltage", "V", grid.get("u_l1"))
+	watts := g.put("inlet_power", "W", q.of("row_a").get("p_total")/16)
+	g.put("inlet_pf", "", rackPF)
+	va := g.put("inlet_va", "VA", watts/rackPF)
+	g.put("inlet_var", "var", math.Sqrt(max(0, va*va-watts*watts)))
+	amps := 0.0
+	if volts > 1 {
+		amps = va / volts
+	}
+	amps = g.put("inlet_current", "A", amps)
+	g.put("inlet_frequency", "Hz", grid.get("frequency"))
+	g.put("ocp_current", "A", amps/2) // two branches share it
+}
+
+// leakDetector is the sensing cable under the coolant pipes: liquid between its
+// wires lets a current through, from which the detector reckons where it is.
+func leakDetector(q *quantities, leak float64) {
+	g := q.of("leak_detector")
+	wet := clamp(leak/0.01, 0, 1)
+	g.put("device_status", "", flag(leak > 0.002))
+	g.put("leak_current", "mA", 0.008+0.19*wet)
+	g.put("leak_distance", "m", 17*flag(leak > 0.002))
+	g.put("cable_length", "m", 46)
 }
 
 // ups puts the quantities of one uninterruptible power supply, <name>.<quantity>.
