@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 
@@ -21,6 +22,9 @@ func command() *cobra.Command {
 		Short: "Simulated Modbus devices of a site, over TCP and pseudo-terminals paced like serial lines",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if sim.Speed == 0 { // which Options takes for its default
+				return errors.New("the plant's time cannot go 0 times as fast; choose 1 to 1000")
+			}
 			sim.Logger = daemon.Logger(cmd.ErrOrStderr())
 			return sim.Run(cmd.Context(), cmd.OutOrStdout())
 		},
