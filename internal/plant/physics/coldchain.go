@@ -78,7 +78,7 @@ const (
 	haccpTau   = 900.0  // of the probe that stands for the goods
 )
 
-// Phases of a controller, as quantity <room>.phase tells.
+// Phases of a controller.
 const (
 	phaseIdle = iota
 	phaseCooling
@@ -86,6 +86,10 @@ const (
 	phaseDrip
 	phaseFanDelay
 )
+
+// stateCodes are what the quantity <room>.state tells of the phases, by the codes
+// that the AK-CC controllers show.
+var stateCodes = [...]float64{phaseIdle: 11, phaseCooling: 0, phaseDefrost: 14, phaseDrip: 4, phaseFanDelay: 15}
 
 // coldRoom is a room with its controller.
 type coldRoom struct {
@@ -244,7 +248,7 @@ func (r *coldRoom) step(q *quantities, dt, hour, work, outdoor, beside, boiling,
 	g.put("air_out_temp", "degC", t.air-toCoil/(1.5*r.toCoil)+r.flutter.x)
 	g.put("goods_temp", "degC", t.goods)
 	g.put("setpoint", "degC", r.goal)
-	g.put("phase", "", float64(r.phase))
+	g.put("state", "", stateCodes[r.phase])
 	r.alarms(g, dt, reading)
 	return door, fans + lights + heater
 }
