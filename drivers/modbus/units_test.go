@@ -68,7 +68,6 @@ func TestTwoUnits(t *testing.T) {
 		defer r.close()
 		silent := map[byte]bool{}
 		byUnit(r, silent)
-		before := time.Now()
 		s := r.poll(t)
 		if got, want := text(s), "good: a=310 b=511 c=261120 d=0"; got != want {
 			t.Errorf("got %q, want %q", got, want)

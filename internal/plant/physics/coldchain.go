@@ -288,7 +288,6 @@ type rack struct {
 	each            float64 // W of cooling of one compressor at the goal
 	line            float64 // W/K that the suction line takes from the air around
 	mass            float64 // J/K of what is in the suction line
-	warmest         float64
 	integral        float64
 	second          bool
 	first           bool

@@ -180,7 +180,7 @@ func (u *ups) step(q *quantities, dt, mains float64) {
 	status, cause := 1<<1, 0.0
 	switch {
 	case onBattery:
-		status, cause = 1<<2|1<<6, 1
+		status, cause = 1<<2|1<<6, 2
 		charge = g.add("charge", "%", 100, -min(charge, watts/0.94*dt/3600/upsBattery*100))
 		g.put("battery_voltage", "V", 192*(0.90+0.08*charge/100))
 	default:

@@ -331,7 +331,6 @@ type zone struct {
 	warm   *noise
 	gas    float64 // %LEL
 	fan    bool
-	beat   float64
 }
 
 const (
