@@ -78,7 +78,7 @@ func TestTwoUnits(t *testing.T) {
 		r.mu.Lock()
 		silent[5] = true
 		r.mu.Unlock()
-		before = time.Now()
+		before := time.Now()
 		s = r.poll(t)
 		if got, want := text(s), "good: a=310 b=/no reply c=/no reply d=/no reply"; got != want {
 			t.Errorf("with unit 5 silent: got %q, want %q", got, want)
