@@ -177,3 +177,11 @@ func TestUnitsDoc(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// BenchmarkLoad reads the whole library, as gatewayd does at its start.
+func BenchmarkLoad(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		library(b)
+	}
+}
