@@ -101,7 +101,7 @@ func (d *Doc) parse(data []byte) ast.Node {
 	if err != nil {
 		var se *yaml.SyntaxError
 		if errors.As(err, &se) && se.Token != nil {
-			d.fatal(se.Token.Position, plain(se.Message))
+			d.fatal(se.Token.Position, plain(se.Message)+around(data, se.Token.Position.Line))
 		} else {
 			d.fatal(nil, plain(err.Error()))
 		}
@@ -196,6 +196,9 @@ func (d *Doc) fail(n ast.Node, msg string) {
 }
 
 func (d *Doc) add(at *token.Position, msg string) {
+	if w := wide(msg); w != "" && !strings.HasSuffix(msg, wideHint) {
+		msg += "; " + w + wideHint
+	}
 	e := &Error{File: d.file, Msg: msg}
 	if at != nil {
 		e.Line, e.Col = at.Line, at.Column
@@ -222,7 +225,7 @@ func (d *Doc) index(n ast.Node, p Path, depth int) {
 		name := a.Value.GetToken().Value
 		target, ok := d.anchors[name]
 		if !ok {
-			d.fatal(start(n), fmt.Sprintf("alias *%s has no anchor &%s before it", name, name))
+			d.fatal(start(n), fmt.Sprintf("alias *%s has no anchor &%s before it; a text that begins with * belongs in quotes", name, name))
 			return
 		}
 		d.index(target, p, depth+1)

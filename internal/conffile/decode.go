@@ -109,22 +109,28 @@ func pairs(n ast.Node) ([]*ast.MappingValueNode, bool) {
 }
 
 func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
-	kvs, ok := pairs(n)
-	if !ok {
-		d.fail(n, "want keys and values here (key: value), not "+shape(n))
-		return
-	}
 	known, ok := d.structs[v.Type()]
 	if !ok {
 		known = fieldsOf(v.Type())
 		d.structs[v.Type()] = known
+	}
+	kvs, ok := pairs(n)
+	if !ok {
+		names := known.names
+		if len(d.paths[n]) == 0 {
+			names = nil // a file of something else altogether
+		}
+		d.fail(n, wantKeys(n, names))
+		return
 	}
 	for _, kv := range kvs {
 		key := keyText(kv.Key)
 		idx, ok := known.index[key]
 		if !ok {
 			msg := fmt.Sprintf("unknown key %q", key)
-			if near := Nearest(key, known.names); near != "" {
+			if _, null := kv.Value.(*ast.NullNode); null && inBraces(n) && wide(key) == "" {
+				msg = fmt.Sprintf("%q is no key: a text with a comma in it belongs in quotes, and decimals have a point (0.1)", key)
+			} else if near := Nearest(key, known.names); near != "" && len(key) > 2 {
 				msg += fmt.Sprintf("; did you mean %q?", near)
 				d.meant[d.paths[n].With(near).key()] = true
 			} else {
@@ -137,19 +143,45 @@ func (d *Doc) decodeStruct(n ast.Node, v reflect.Value) {
 	}
 }
 
+// inBraces reports whether the mapping is written {a: 1, b: 2}.
+func inBraces(n ast.Node) bool {
+	m, ok := n.(*ast.MappingNode)
+	return ok && m.IsFlowStyle
+}
+
+// wantKeys says that keys and values belong where n stands, and which: names,
+// where they are few.
+func wantKeys(n ast.Node, names []string) string {
+	example := "key: value"
+	if len(names) > 0 && len(names) <= 6 {
+		example = "{" + strings.Join(names, ": ..., ") + ": ...}"
+	}
+	msg := "want keys and values here (" + example + "), not " + shape(n)
+	if text, ok := scalarText(n); ok && wide(text) != "" {
+		msg += "; " + wide(text) + wideHint
+	}
+	return msg
+}
+
 func (d *Doc) decodeMap(n ast.Node, v reflect.Value) {
 	kvs, ok := pairs(n)
 	if !ok {
-		d.fail(n, "want keys and values here (key: value), not "+shape(n))
+		d.fail(n, wantKeys(n, nil))
 		return
 	}
 	out := reflect.MakeMapWithSize(v.Type(), len(kvs))
+	texts := map[any]string{} // of the keys as they were written
 	for _, kv := range kvs {
 		k := reflect.New(v.Type().Key()).Elem()
 		if err := setScalar(k, kv.Key, keyText(kv.Key)); err != nil {
-			d.add(start(kv.Key), err.Error())
+			d.add(start(kv.Key), "key "+err.Error())
 			continue
 		}
+		if was, twice := texts[k.Interface()]; twice && was != keyText(kv.Key) { // alike ones are told
+			d.add(start(kv.Key), fmt.Sprintf("key %q is %v, and so is %q before it; keep one", keyText(kv.Key), k.Interface(), was))
+			continue
+		}
+		texts[k.Interface()] = keyText(kv.Key)
 		e := reflect.New(v.Type().Elem()).Elem()
 		d.decode(kv.Value, e)
 		out.SetMapIndex(k, e)

@@ -102,13 +102,15 @@ var syntax = []struct{ theirs, ours string }{
 	{"mapping value is not allowed", "this line does not fit its neighbours: indent lines of one list or mapping alike, and put a text with \": \" in it in quotes"},
 	{"non-map value is specified", "this line is no key: value; is the colon, or the space after it, missing?"},
 	{"flow map content", "the { here is not closed by a }, or the keys in it lack a comma"},
-	{"',' or '}' must be specified", "the { here is not closed by a }, or a comma is missing in it"},
+	{"',' or '}' must be specified", "a { here, or before, is not closed by a }, or a comma is missing in it"},
 	{"',' or ']' must be specified", "the [ here is not closed by a ], or a comma is missing in it"},
 	{"could not find map value", "the { here is not closed by a }, or a key in it has no value"},
 	{"flow mapping end token", "the { here is not closed by a }"},
 	{"end token '}'", "the { here is not closed by a }"},
 	{"end token ']'", "the [ here is not closed by a ]"},
 	{"map key-value is pre-defined", "this line does not fit those before it: a quote may be left open, or it is indented too far"},
+	{"unexpected key name", "this line is no key: value; is the space after the colon, or after the dash, missing?"},
+	{"value is not allowed in this context", "this line does not fit its neighbours: indent lines of one list or mapping alike"},
 	{"could not find end character of", "the quote that opens here is not closed"},
 }
 
@@ -124,4 +126,40 @@ func plain(msg string) string {
 func firstLine(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
+}
+
+// wideHint ends a sentence about full-width characters.
+const wideHint = " stands there, the wide form of a Chinese keyboard; type the plain one"
+
+// wide returns the first full-width sign, digit or blank in text that YAML and
+// numbers know in their plain form only; "" when there is none.
+func wide(text string) string {
+	for _, r := range text {
+		switch {
+		case r == '：' || r == '，' || r == '｛' || r == '｝' || r == '［' || r == '］' || r == '％' || r == '．' || r == '／' || r == '－' || r >= '０' && r <= '９' || r == '“' || r == '”':
+			return string(r)
+		case r == '\u3000' || r == '\u00a0':
+			return "a wide or hard blank"
+		}
+	}
+	return ""
+}
+
+// around ends a sentence about a line that is not valid YAML with what may be
+// the reason.
+func around(data []byte, line int) string {
+	var text string
+	for l := range strings.Lines(strings.ReplaceAll(string(data), "\r\n", "\n")) {
+		if line--; line == 0 {
+			text = l
+			break
+		}
+	}
+	if w := wide(text); w != "" {
+		return "; " + w + wideHint
+	}
+	if i := strings.Index(text, "${"); i > 0 && text[i-1] == ' ' {
+		return "; a text with ${...} belongs in quotes"
+	}
+	return ""
 }

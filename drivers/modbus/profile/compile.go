@@ -115,7 +115,7 @@ func (c *compiler) present(rp rawPoint, params map[string]rawParam) (here bool) 
 		want := rp.When[name]
 		param, ok := params[name]
 		if !ok {
-			c.errorf(rp.at.With("when"), "there is no parameter %q%s", name, suggest(name, slices.Sorted(maps.Keys(params))))
+			c.errorf(rp.at.With("when"), "there is no parameter %q: declare it under params:, or correct the name%s", name, suggest(name, slices.Sorted(maps.Keys(params))))
 			here = false
 			continue
 		}
@@ -238,8 +238,26 @@ func (c *compiler) table(at conffile.Path, name string, none Table) Table {
 	if name == "" && none != 0 {
 		return none
 	}
-	c.errorf(at.With("table"), "table is %q; it is one of coil, discrete, holding, input", name)
+	const oneOf = "it is one of coil, discrete, holding, input"
+	plain := strings.ToLower(strings.NewReplacer("_", "", " ", "", "-", "", "registers", "", "register", "", "inputs", "input", "coils", "coil").Replace(strings.ToLower(name)))
+	switch ours := otherTables[plain]; {
+	case name == "":
+		c.errorf(at.With("table"), "table is missing; %s", oneOf)
+	case ours != "":
+		c.errorf(at.With("table"), "table is %q; %s; did you mean %q?", name, oneOf, ours)
+	default:
+		c.errorf(at.With("table"), "table is %q; %s", name, oneOf)
+	}
 	return none
+}
+
+// otherTables are the names that books and other tools give the tables, and
+// the function codes that read them.
+var otherTables = map[string]string{
+	"1": "coil", "01": "coil", "fc1": "coil", "fc01": "coil", "0x": "coil", "0x01": "coil", "coil": "coil", "do": "coil", "线圈": "coil",
+	"2": "discrete", "02": "discrete", "fc2": "discrete", "fc02": "discrete", "1x": "discrete", "0x02": "discrete", "discrete": "discrete", "discreteinput": "discrete", "di": "discrete", "离散输入": "discrete", "离散量输入": "discrete",
+	"3": "holding", "03": "holding", "fc3": "holding", "fc03": "holding", "4x": "holding", "0x03": "holding", "holding": "holding", "hr": "holding", "hold": "holding", "保持寄存器": "holding", "保持": "holding",
+	"4": "input", "04": "input", "fc4": "input", "fc04": "input", "3x": "input", "0x04": "input", "input": "input", "ir": "input", "输入寄存器": "input", "输入": "input",
 }
 
 // suggest ends a sentence with what may have been meant.

@@ -1,9 +1,11 @@
 package profile
 
 import (
+	"cmp"
 	"math/big"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,6 +126,24 @@ var reference = regexp.MustCompile(`\$\{([^}]*)\}`)
 // included, and returns the names that no parameter has.
 func (p *rawPoint) fill(params map[string]string) (unknown []string) {
 	return fill(reflect.ValueOf(p).Elem(), params)
+}
+
+// names returns the key of p in which ${param} stands first; none when it is
+// nowhere.
+func (p *rawPoint) names(param string) []any {
+	v := reflect.ValueOf(p).Elem()
+	for i := range v.NumField() {
+		f := v.Type().Field(i)
+		if !f.IsExported() {
+			continue
+		}
+		c := reflect.New(f.Type).Elem()
+		c.Set(v.Field(i))
+		if slices.Contains(fill(c, nil), param) { // without parameters all are unknown
+			return []any{cmp.Or(f.Tag.Get("yaml"), strings.ToLower(f.Name))}
+		}
+	}
+	return nil
 }
 
 // fill is rawPoint.fill of any value that can be set.

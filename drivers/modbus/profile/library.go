@@ -190,7 +190,7 @@ func variants(doc *conffile.Doc, raw *rawProfile) []map[string]string {
 			doc.Errorf(at.With("default"), "default is %q; it is one of %s", param.Default, strings.Join(param.OneOf, ", "))
 		}
 		first[name] = param.OneOf[0]
-		if param.Default != "" {
+		if param.Default != "" && slices.Contains(param.OneOf, string(param.Default)) {
 			first[name] = string(param.Default)
 		}
 	}
@@ -204,7 +204,38 @@ func variants(doc *conffile.Doc, raw *rawProfile) []map[string]string {
 			}
 		}
 	}
+	for i := range raw.Points { // one that is there only when two parameters are not at their defaults
+		other := raw.Points[i].form(raw.Params, first)
+		if here := func(set map[string]string) bool { return maps.Equal(raw.Points[i].form(raw.Params, set), set) }; other != nil && !slices.ContainsFunc(all, here) {
+			all = append(all, other)
+		}
+	}
+	if len(all)*len(raw.Points) > mostForms {
+		doc.Errorf(conffile.Path{"params"}, "the parameters give %d forms of %d points, more than the %d that are checked; list fewer values in one_of", len(all), len(raw.Points), mostForms)
+		return all[:1]
+	}
 	return all
+}
+
+// mostForms bounds the forms of a profile times its points: far above any real
+// one, low enough that a hostile file takes no time.
+const mostForms = 50_000
+
+// form returns the set of parameters with as few changes as bring the point
+// in; nil when there is none.
+func (p *rawPoint) form(params map[string]rawParam, set map[string]string) map[string]string {
+	out := maps.Clone(set)
+	for name, want := range p.When {
+		if slices.Contains(want, set[name]) {
+			continue
+		}
+		i := slices.IndexFunc(want, func(v string) bool { return slices.Contains(params[name].OneOf, v) })
+		if i < 0 {
+			return nil // told where it stands
+		}
+		out[name] = want[i]
+	}
+	return out
 }
 
 // join adds what p says to what is known, or reports the disagreement.

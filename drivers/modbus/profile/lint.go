@@ -56,6 +56,12 @@ func (l *Library) Lint(file string, data []byte) []Finding {
 	x := linter{file: file, kinds: l.others(strings.TrimSuffix(path.Base(file), ".yaml"))}
 	doc, raw, _ := (&Library{pairs: x.pairs()}).parse(file, data)
 	x.doc, x.raw = doc, raw
+	if line, _ := doc.Pos(nil); raw != nil && line == 0 {
+		return []Finding{{file, 0, 0, LevelError, "the file says nothing: there are only comments in it; write a profile as docs/add-a-device.md does"}}
+	}
+	if raw != nil && doc.Err() == nil {
+		combine(doc, raw)
+	}
 	var list conffile.Errors
 	if errors.As(doc.Err(), &list) {
 		for _, e := range list {
@@ -75,15 +81,48 @@ func (l *Library) Lint(file string, data []byte) []Finding {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Level.rank(), b.Level.rank()))
 	})
 	var out []Finding
-	for _, f := range x.found {
-		same := func(g Finding) bool { // a finding of each form is one; where an error stands it says enough
-			return f == g || f.Level != LevelError && g.Level == LevelError && f.Line == g.Line && f.Col == g.Col && f.Line > 1
+	seen := map[Finding]bool{}
+	wrong := map[[2]int]bool{}  // where an error stands
+	for _, f := range x.found { // a finding of each form is one; where an error stands it says enough
+		spot := [2]int{f.Line, f.Col}
+		if seen[f] || f.Level != LevelError && wrong[spot] && f.Line > 1 {
+			continue
 		}
-		if !slices.ContainsFunc(out, same) {
-			out = append(out, f)
-		}
+		seen[f] = true
+		wrong[spot] = wrong[spot] || f.Level == LevelError
+		out = append(out, f)
 	}
 	return out
+}
+
+// mostCombined bounds the sets of parameters that combine tries.
+const mostCombined = 256
+
+// combine compiles a profile that is sound with each parameter alone with all
+// of them together, where there are few enough: two that are right alone may
+// give an address beyond the last one.
+func combine(doc *conffile.Doc, raw *rawProfile) {
+	sets := []map[string]string{{}}
+	for _, name := range slices.Sorted(maps.Keys(raw.Params)) {
+		var more []map[string]string
+		for _, set := range sets {
+			for _, v := range raw.Params[name].OneOf {
+				other := maps.Clone(set)
+				other[name] = v
+				more = append(more, other)
+			}
+		}
+		if sets = more; len(sets) > mostCombined || len(sets)*len(raw.Points) > mostForms {
+			return
+		}
+	}
+	if len(raw.Params) < 2 {
+		return
+	}
+	for _, set := range sets {
+		c := compiler{doc: doc}
+		c.compile(raw, set)
+	}
 }
 
 // linter is one file being linted.

@@ -93,6 +93,17 @@ func (x *linter) counter(p *Point) {
 	}
 }
 
+// falling are the dimensions of what rises and falls.
+var falling = []string{"temperature", "temperature difference", "pressure", "flow", "mass flow", "normal flow", "power", "reactive power", "apparent power",
+	"voltage", "current", "frequency", "share", "speed", "rotation", "concentration", "acidity", "conductivity", "turbidity"}
+
+// falls tells of a counter that is none.
+func (x *linter) falls(p *Point) {
+	if dim := units[p.Unit].dim; p.Counter && slices.Contains(falling, dim) {
+		x.warnf(p.at.With("counter"), "point %s is a %s, which falls too; counter: true is for totals that only grow: leave it out", p.Name, dim)
+	}
+}
+
 // synonyms are names that are often chosen for what has another name here.
 var synonyms = map[string][]string{
 	"flow_temp":     {"supply_temp", "forward_temp", "flow_temperature", "supply_temperature", "forward_temperature", "temp_flow", "temp_supply", "temp_forward", "t_flow", "t_supply", "t1_flow"},

@@ -110,7 +110,12 @@ func (x *linter) docAddress(rp *rawPoint) {
 		doc = -1
 	}
 	numbered := func(n int) bool { return base > 0 && n > base && n < base+10000 }
+	other := map[string]string{"holding": "input", "input": "holding"}[rp.Table]
+	foreign := map[string]int{"holding": 30000, "input": 40000}[rp.Table] // the numbers of the other table
 	switch at := rp.at.With("address"); {
+	case foreign > 0 && address > foreign && address < foreign+10000 && !zero && (doc < 0 || doc == address):
+		x.warnf(at, "address %d looks like the number %dxxxx that books give to the %s table, and this is the %s one; is it table: %s, address: %d? Where %d goes over the wire as it is, say book: zero-based",
+			address, foreign/10000, other, rp.Table, other, address-foreign-1, address)
 	case numbered(address) && !zero && (doc < 0 || doc == address):
 		x.warnf(at, "address %d looks like the number %dxxxx that books print; the protocol address is then %d (write doc_address: %d). Where %d goes over the wire as it is, say book: zero-based",
 			address, base/10000, address-base-1, address, address)
@@ -139,16 +144,16 @@ func (x *linter) forms() {
 	}
 	for _, p := range forms {
 		labels := map[telemetry.Label]*Point{}
+		x.overlaps(p.Points)
 		for i := range p.Points {
 			pt := &p.Points[i]
 			x.dimension(pt)
 			x.counter(pt)
+			x.falls(pt)
+			x.codes(pt)
 			x.sign(pt)
 			x.helpers(pt)
 			x.name(p, pt, used)
-			for j := range i {
-				x.overlap(&p.Points[j], pt)
-			}
 			if l := pt.Label; l != (telemetry.Label{}) {
 				if other := labels[l]; other != nil {
 					x.warnf(pt.at.With("label"), "points %s and %s have the same label; say what tells them apart", other.Name, pt.Name)
@@ -158,6 +163,30 @@ func (x *linter) forms() {
 		}
 	}
 }
+
+// overlaps calls overlap for each two points that may share registers.
+func (x *linter) overlaps(points []Point) {
+	at := map[uint32][]*Point{} // by table and register
+	for i := range points {
+		b := &points[i]
+		told := map[*Point]bool{}
+		for n := range b.Words {
+			spot := uint32(b.Table)<<16 | uint32(b.Address+n)
+			for _, a := range at[spot] {
+				if !told[a] {
+					told[a] = true
+					x.overlap(a, b)
+				}
+			}
+			if views := at[spot]; len(views) < mostViews {
+				at[spot] = append(views, b)
+			}
+		}
+	}
+}
+
+// mostViews bounds how many points of one register are compared with another.
+const mostViews = 64
 
 // overlap tells of values that share registers without being the same ones.
 func (x *linter) overlap(a, b *Point) {
@@ -172,6 +201,23 @@ func (x *linter) overlap(a, b *Point) {
 	}
 	x.warnf(b.at.With("address"), "points %s (%s %d to %d) and %s (%d to %d) share registers and are not the same ones; check address and type, or say so in a note that names the other point",
 		a.Name, a.Table, a.Address, int(a.Address)+int(a.Words)-1, b.Name, b.Address, int(b.Address)+int(b.Words)-1)
+}
+
+// codes tells of named values that the register cannot hold.
+func (x *linter) codes(p *Point) {
+	width := p.width()
+	if p.Encoding != Plain && p.Encoding != LowByte && p.Encoding != HighByte && p.Encoding != BitField || width == 0 || width >= 64 {
+		return
+	}
+	low, high := int64(0), int64(1)<<width-1
+	if p.Type.Signed() {
+		low, high = -1<<(width-1), int64(1)<<(width-1)-1
+	}
+	for _, code := range slices.Sorted(maps.Keys(p.Enum)) {
+		if code < low || code > high {
+			x.warnf(p.at.With("enum", strconv.FormatInt(code, 10)), "point %s never holds %d: its values are %d to %d; correct the number, or the type", p.Name, code, low, high)
+		}
+	}
 }
 
 // helpers tells of a register that is to scale itself.

@@ -1,10 +1,12 @@
 package profile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"math/big"
+	"math/bits"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,8 +31,9 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 	if c.base != "" && len(rp.at) == len(c.at) {
 		c.about = "profile " + c.base + ", point " + rp.Name + ": "
 	}
+	written := rp
 	for _, name := range rp.fill(c.params) {
-		c.errorf(rp.at, "${%s} names no parameter of this profile%s", name, suggest(name, slices.Sorted(maps.Keys(c.params))))
+		c.errorf(rp.at.With(written.names(name)...), "${%s} names no parameter of this profile: declare it under params:, or correct the name%s", name, suggest(name, slices.Sorted(maps.Keys(c.params))))
 	}
 	if c.bad {
 		return p, false
@@ -43,7 +46,7 @@ func (c *compiler) point(rp rawPoint, prof *Profile) (p Point, ok bool) {
 	c.period(rp.at.With("every"), p.Every)
 	p.FrozenAfter, p.at = rp.FrozenAfter, rp.at
 	if rp.Access != "" && !slices.Contains([]string{"ro", "rw", "wo"}, rp.Access) {
-		c.errorf(rp.at.With("access"), "access is %q; it is one of ro, rw, wo", rp.Access)
+		c.errorf(rp.at.With("access"), "access is %q; it is ro or rw", rp.Access)
 	}
 	if rp.Access == "wo" {
 		c.errorf(rp.at.With("access"), "a write-only register cannot be read; leave the point out")
@@ -93,10 +96,13 @@ func (c *compiler) readType(rp rawPoint, p *Point) {
 		p.Type, p.Length, p.Words = Text, uint16(length), uint16(length+1)/2
 	} else if t, known := typeNames[rp.Type]; known {
 		p.Type, p.Words = t, uint16(t.Width()+15)/16
+	} else if names := slices.Sorted(maps.Keys(typeNames)); rp.Type == "" {
+		c.errorf(rp.at.With("type"), "type is missing; it is one of %s, string:N", strings.Join(names, ", "))
+		return
 	} else {
-		names := slices.Sorted(maps.Keys(typeNames))
 		hint := ""
-		if ours := otherTypes[strings.ToLower(strings.ReplaceAll(rp.Type, "_", ""))]; ours != "" {
+		other := strings.ToLower(strings.NewReplacer("_", "", "-", "", " ", "").Replace(rp.Type))
+		if ours := cmp.Or(otherTypes[other], otherTypes[strings.TrimSuffix(strings.TrimSuffix(other, "be"), "le")]); ours != "" {
 			hint = "; did you mean " + ours + "?"
 		}
 		c.errorf(rp.at.With("type"), "type is %q; it is one of %s, string:N%s", rp.Type, strings.Join(names, ", "), hint)
@@ -394,7 +400,11 @@ func (c *compiler) names(rp rawPoint, p *Point) {
 	width := p.width()
 	for bit := range p.Bits {
 		if bit < 0 || bit >= int64(width) {
-			c.errorf(rp.at.With("bits", strconv.FormatInt(bit, 10)), "there is no bit %d; the value has bits 0 to %d", bit, width-1)
+			hint := "; bits are counted from 0"
+			if n := bits.TrailingZeros64(uint64(bit)); bit > 64 && bits.OnesCount64(uint64(bit)) == 1 && n < int(width) {
+				hint = fmt.Sprintf("; a bit is written by its number, not its mask: %d is bit %d", bit, n)
+			}
+			c.errorf(rp.at.With("bits", strconv.FormatInt(bit, 10)), "there is no bit %d; the value has bits 0 to %d%s", bit, width-1, hint)
 		}
 	}
 	if p.Counter && (p.Class == telemetry.String || p.Type == Bit) {
@@ -420,6 +430,6 @@ func (c *compiler) frozen(at conffile.Path, p *Point) {
 	case p.Class == telemetry.String:
 		c.errorf(at, "a text may stand still for ever: leave frozen_after out")
 	case p.FrozenAfter < 2*p.Every || p.FrozenAfter > maxFrozen:
-		c.errorf(at, "frozen_after is %s; choose between two periods of the point (%s) and %s", p.FrozenAfter, 2*p.Every, maxFrozen)
+		c.errorf(at, "frozen_after is %s; choose between two periods of the point (%s) and 720h", p.FrozenAfter, 2*p.Every)
 	}
 }

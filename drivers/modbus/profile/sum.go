@@ -3,6 +3,7 @@ package profile
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -37,9 +38,12 @@ func (c *compiler) sum(at conffile.Path, key string, text conffile.Scalar, most 
 		if is != strconv.FormatInt(n, 10) {
 			is = fmt.Sprintf("%q, %d", text, n)
 		}
-		if key == "address" {
+		switch {
+		case key == "address" && n > 400_000 && n <= 465_536:
+			c.errorf(at, "address is %s, a number as books print it; the protocol address is then %d (write doc_address: %d)", is, n-400_001, n)
+		case key == "address" && n > 0:
 			c.errorf(at, "address is %s; it is the zero-based protocol address, 0 to %d, not the number 4xxxx of the book", is, most)
-		} else {
+		default:
 			c.errorf(at, "%s is %s; it is 0 to %d", key, is, most)
 		}
 	default:
@@ -47,6 +51,9 @@ func (c *compiler) sum(at conffile.Path, key string, text conffile.Scalar, most 
 	}
 	return 0
 }
+
+// bookNumber is 4x0001 (1) or 0010H (2).
+var bookNumber = regexp.MustCompile(`^(?:([0134][xX][0-9]+)|([0-9A-Fa-f]+)[hH])$`)
 
 // Bounds of what evaluate computes: far above any address.
 const (
@@ -155,7 +162,13 @@ func (s *sum) factor(depth int) (int64, error) {
 	if errors.Is(err, strconv.ErrRange) {
 		return bound(maxSum + 1)
 	}
-	if err != nil {
+	switch m := bookNumber.FindStringSubmatch(word); {
+	case err == nil:
+	case m != nil && m[1] != "":
+		return 0, fmt.Errorf("%q is a number as books print it, one more than the address on the wire", word)
+	case m != nil:
+		return 0, fmt.Errorf("%q is hexadecimal as 0x%s", word, m[2])
+	default:
 		return 0, fmt.Errorf("%q is not a whole number", word)
 	}
 	s.rest = s.rest[end:]

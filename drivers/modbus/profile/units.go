@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"slices"
 	"strings"
+
+	"luquan/internal/conffile"
 )
 
 // unit is a source unit: value in the canonical unit = x*factor + offset.
@@ -60,10 +62,44 @@ var units = map[string]unit{
 // toBase are the factors between canonical units that share a dimension.
 var toBase = map[string]string{"mV": "1/1000", "mA": "1/1000", "h": "3600"}
 
-// suggestUnit ends a sentence about a unit that is not in the table.
+// otherUnits are what books print for the units of the table, in lower case
+// and as plainUnit has it.
+var otherUnits = map[string]string{
+	"c": "degC", "celsius": "degC", "f": "degF", "fahrenheit": "degF", "摄氏度": "degC", "度": "kWh for energy, degC for a temperature", "千瓦时": "kWh", "瓦": "W", "千瓦": "kW", "兆瓦": "MW",
+	"伏": "V", "千伏": "kV", "安": "A", "毫安": "mA", "赫兹": "Hz", "欧姆": "ohm", "吉焦": "GJ", "帕": "Pa", "千帕": "kPa", "兆帕": "MPa", "吨": "t", "米": "m", "毫米": "mm", "转/分": "rpm",
+	"立方米": "m3", "吨/小时": "t/h", "立方米/小时": "m3/h", "小时": "h", "分钟": "min", "秒": "s", "天": "d", "r/min": "rpm", "1/min": "rpm", "min-1": "rpm", "hour": "h", "hours": "h", "hr": "h", "hrs": "h",
+	"sec": "s", "second": "s", "seconds": "s", "minute": "min", "minutes": "min", "day": "d", "days": "d", "%rh": "%", "rh": "%", "rh%": "%", "percent": "%", "pct": "%", "cbm": "m3", "cmh": "m3/h",
+	"lpm": "L/min", "lps": "L/s", "gpm": "gal/min", "cfm": "ft3/min", "litre": "L", "liter": "L", "lux": "lx", "volt": "V", "volts": "V", "amp": "A", "amps": "A", "ampere": "A", "watt": "W", "watts": "W",
+	"vac": "V", "vdc": "V", "m3/hr": "m3/h", "m3/hour": "m3/h", "m3h": "m3/h", "l/hr": "L/h", "t/hr": "t/h", "kgf/cm2": "MPa, with the scale times 0.0980665", "kg/cm2": "MPa, with the scale times 0.0980665",
+	"kcal": "kJ, with the scale times 4.1868", "kcal/h": "W, with the scale times 1.163",
+}
+
+// plainUnit writes a unit without what is printed and not typed: m³/h, ℃, μS.
+var plainUnit = strings.NewReplacer("³", "3", "²", "2", "^", "", "μ", "u", "µ", "u", "Ω", "ohm", "Ω", "ohm", "℃", "degC", "°C", "degC", "℉", "degF", "°F", "degF", "°", "deg", "％", "%", "／", "/", "·", "", " ", "", "“", "", "”", "")
+
+// suggestUnit ends a sentence about a unit that is not in the table. A wrong
+// guess would be a wrong factor, so only another spelling is offered.
 func suggestUnit(word string) string {
-	if s := suggest(word, slices.Sorted(maps.Keys(units))); strings.HasPrefix(s, "; did") {
-		return s
+	plain := plainUnit.Replace(word)
+	near := otherUnits[strings.ToLower(plain)]
+	if _, known := units[plain]; known && plain != "" {
+		near = plain
+	}
+	for _, u := range slices.Sorted(maps.Keys(units)) {
+		if near == "" && strings.EqualFold(u, plain) {
+			near = u
+		}
+	}
+	if near == "" && len(plain) > 3 { // a letter more or less
+		if u := conffile.Nearest(plain, slices.Sorted(maps.Keys(units))); distance(len(u), len(plain)) == 1 && (strings.HasPrefix(plain, u) || strings.HasPrefix(u, plain)) {
+			near = u
+		}
+	}
+	if _, known := units[near]; known {
+		return `; did you mean "` + near + `"?`
+	}
+	if near != "" {
+		return "; write " + near
 	}
 	return "; docs/units.md lists what may be written"
 }
