@@ -329,7 +329,7 @@ func badCommandLines(t *testing.T, bin string) {
 		{"a demo for all", []string{"demo", "--listen", "0.0.0.0:0"}, 1, []string{`demo: --listen 0.0.0.0:0 is not an address on loopback, as 127.0.0.1:8080; the console has no log-in yet`}},
 		{"a demo of no length", []string{"demo", "--for", "-5s"}, 1, []string{`demo: --for -5s is not a length of time; write for example 40s`}},
 		{"unknown verb", []string{"hubd", "rules", "chekc"}, 2, []string{`hubd rules: unknown command "chekc"; did you mean "check"\?`, `see hubd rules --help`}},
-		{"no verb", []string{"hubd"}, 2, []string{`hubd: say what to do: import, ledger, rules, run`, `see hubd --help`}},
+		{"no verb", []string{"hubd"}, 2, []string{`hubd: say what to do: backup, import, ledger, quarantine, restore, rules, run`, `see hubd --help`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := badFolder(t)

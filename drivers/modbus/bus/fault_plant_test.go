@@ -191,6 +191,20 @@ func (p *plant) answer(req []byte) []drivertest.Step {
 	return steps
 }
 
+// spells reports whether one of the unit's latest answers, to a probe perhaps,
+// reads as one of the last requests on the line. p.mu is held.
+func (p *plant) spells(unit byte) bool {
+	r, ok := p.framing.(*rtu)
+	for back := uint64(0); ok && back < 4; back++ {
+		x := p.ring[uint16(p.serial-back)]
+		data := x.data(x.serial)
+		if x.unit == unit && r.echoes(drivertest.AppendCRC(append([]byte{unit, x.function, byte(len(data))}, data...))) {
+			return true
+		}
+	}
+	return false
+}
+
 // conns is how many connections there have been.
 func (p *plant) conns() int {
 	p.rig.mu.Lock()
