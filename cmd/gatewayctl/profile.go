@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"luquan/drivers/modbus/profile"
 	"luquan/gateway/edge"
 	"luquan/internal/conffile"
+	"luquan/internal/daemon"
 )
 
 func profileCommand() *cobra.Command {
@@ -30,6 +32,9 @@ func profileListCommand() *cobra.Command {
 		Short: "List the device models",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON && asMarkdown {
+				return daemon.Usage(errors.New("--json and --markdown are two forms of one list; choose one"))
+			}
 			lib, err := edge.Profiles()
 			if err != nil {
 				return err
@@ -46,6 +51,9 @@ func profileListCommand() *cobra.Command {
 					models[i].Points = nil
 				}
 				return printJSON(w, models)
+			case len(models) == 0:
+				_, err := fmt.Fprintln(w, "no device model is like that; take a flag away or search for less: a part of a name or a label will do")
+				return err
 			default:
 				return printModels(w, models)
 			}
@@ -57,7 +65,6 @@ func profileListCommand() *cobra.Command {
 	flags.StringVar(&f.kind, "kind", "", "only devices of this kind, for example heat_meter")
 	flags.StringVar(&f.usedAt, "used-at", "", "only those used at this kind of plant, for example sewage")
 	flags.StringVar(&f.search, "search", "", "only those with this text in id, vendor, model or a label, in English or Chinese")
-	cmd.MarkFlagsMutuallyExclusive("json", "markdown")
 	complete(cmd, "kind", func(m model) []string { return []string{m.Kind} })
 	complete(cmd, "used-at", func(m model) []string { return m.UsedAt })
 	return cmd

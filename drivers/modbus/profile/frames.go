@@ -134,7 +134,11 @@ func (x *caseCheck) check(id string, c frameCase) {
 		}
 		v, _, q := pt.Decode(answered(pt, byte(unit+int(pt.UnitOffset)), answers))
 		if want := string(c.Values[name]); !says(pt, v, q, want) {
-			got := strings.TrimSpace(v.String() + " " + pt.Unit)
+			got := v.String()
+			if v.Class() == telemetry.Float {
+				got = strconv.FormatFloat(v.Float(), 'f', -1, 64) // as people write it
+			}
+			got = strings.TrimSpace(got + " " + pt.Unit)
 			switch {
 			case !q.HasValue():
 				got = q.String()

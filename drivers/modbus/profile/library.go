@@ -113,8 +113,9 @@ func (l *Library) Params(id string) []Param {
 }
 
 // Forms returns the profile of that id with its parameters at their defaults
-// (one without at its first value), and then with each other value of each of
-// them; none when there is no such profile. A point that is there with some
+// (one without at its first value), then with each other value of each of
+// them, then as each further point needs that is there with several others
+// only; none when there is no such profile. A point that is there with some
 // parameters only is in some of them.
 func (l *Library) Forms(id string) []*Profile {
 	raw, ok := l.models[id]
