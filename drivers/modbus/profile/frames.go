@@ -80,7 +80,7 @@ func (l *Library) CheckFrames(file string, data []byte) (Checked, error) {
 		}
 	}
 	if len(missing) > 0 {
-		doc.Errorf(conffile.Path{"cases"}, "no case has a value of %s; every point occurs at least once", strings.Join(missing, ", "))
+		doc.Errorf(conffile.Path{"cases"}, "no case has a value of %s; every point occurs at least once, and not only as one that is refused or invalid", strings.Join(missing, ", "))
 	}
 	return done, doc.Err()
 }
@@ -124,8 +124,8 @@ func (x *caseCheck) check(id string, c frameCase) {
 			x.doc.Errorf(at, "there is no point %s with these parameters%s", name, suggest(name, p.PointNames()))
 			continue
 		}
-		x.seen[name] = true
 		if bad {
+			x.seen[name] = true
 			continue // told already
 		}
 		unit := c.Unit
@@ -133,6 +133,7 @@ func (x *caseCheck) check(id string, c frameCase) {
 			unit = int(answers[0].unit)
 		}
 		v, _, q := pt.Decode(answered(pt, byte(unit+int(pt.UnitOffset)), answers))
+		x.seen[name] = x.seen[name] || q.HasValue()
 		if want := string(c.Values[name]); !says(pt, v, q, want) {
 			got := v.String()
 			if v.Class() == telemetry.Float {

@@ -68,6 +68,7 @@ points:
 		{"sound", "frames: [[REQ, ANS]], values: {temperature: 30.5 degC, humidity: 54.6 %}", ""},
 		{"another number", "frames: [[REQ, ANS]], values: {temperature: 30.4 degC}", "f.yaml:4:107: temperature is 30.5 degC by these frames, and the file says 30.4 degC"},
 		{"another unit", "frames: [[REQ, ANS]], values: {temperature: 30.5 K}", "and the file says 30.5 K"},
+		{"refused only", "frames: [[REQ, ANS]], values: {temperature: 30.5 degC}", "f.yaml:3:3: no case has a value of humidity; every point occurs"},
 		{"a quality", "frames: [[REQ, ANS]], values: {temperature: invalid}", "and the file says invalid"},
 		{"not in the frames", "frames: [[01 04 00 01 00 01 60 0A, 01 04 02 01 31 79 74]], values: {humidity: 54.6 %}", "humidity is refused by these frames"},
 		{"no such point", "frames: [[REQ, ANS]], values: {humidty: 1}", `there is no point humidty with these parameters; did you mean "humidity"?`},
@@ -90,7 +91,7 @@ points:
 		}
 	}
 	done, err := lib.CheckFrames("f.yaml", []byte("id: m\ncases:\n  - {frames: [["+request+", "+answer+"]], values: {temperature: 30.5 degC}}\n"))
-	if want := "f.yaml:3:3: no case has a value of humidity, code; every point occurs at least once\nf.yaml:3:5: source is missing; say where the frames come from, or that they were worked by hand"; err == nil || err.Error() != want {
+	if want := "f.yaml:3:3: no case has a value of humidity, code; every point occurs at least once, and not only as one that is refused or invalid\nf.yaml:3:5: source is missing; say where the frames come from, or that they were worked by hand"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want\n%s", err, want)
 	}
 	if done != (Checked{"m", 1, 1}) {
