@@ -36,7 +36,8 @@ func printMarkdown(w io.Writer, models []model) error {
 
 %d device models, %d points. Written by `+"`gatewayctl profile list --markdown`"+` from firmware-config/devices; a test holds the two
 together. Confidence is how far the source can be believed: high is running code or the maker's book, medium one source that nobody
-doubted, low a first draft. What is unproven must be settled on the first device on site; a wrong guess gives wrong values.
+doubted, low a first draft. What is unproven must be settled on the first device on site; a wrong guess gives wrong values. Where a register goes
+by the parameters, that of their defaults stands there; `+"`gatewayctl profile show ID --param NAME=VALUE`"+` shows the others.
 
 | kind | vendor | model | profile | transport | confidence | unproven | points | used at |
 |---|---|---|---|---|---|---|---|---|
@@ -94,6 +95,9 @@ func (m model) markdown(b *strings.Builder) {
 		register := fmt.Sprintf("%s %d %s", p.Table, p.Address, p.Type)
 		if p.UnitOffset > 0 {
 			register += fmt.Sprintf(", unit +%d", p.UnitOffset)
+		}
+		if p.Varies {
+			register += ", by the parameters"
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", p.Name, cell(p.Zh), cell(p.En), p.Unit, register, cell(p.DocAddress))
 	}

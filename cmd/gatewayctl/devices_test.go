@@ -62,6 +62,14 @@ func TestDevicesDocIsWhole(t *testing.T) {
 			t.Errorf("%s: its source is not told", m.ID)
 		}
 	}
+	for id, row := range map[string]string{
+		"kamstrup-multical-603": "| flow | 瞬时流量 V1 | Flow V1 | L/s | holding 0 f32, by the parameters |",
+		"pzem-016":              "| u_l1 | A 相电压 | Voltage L1-N | V | input 0 u16 |",
+	} {
+		if !strings.Contains(sections[id], row) {
+			t.Errorf("%s has not the row %s", id, row)
+		}
+	}
 	for _, row := range strings.Split(doc, "\n") {
 		if strings.HasPrefix(row, "| ") && strings.Count(strings.ReplaceAll(row, `\\|`, ""), "|") < 4 {
 			t.Errorf("a broken row: %s", row)

@@ -59,6 +59,12 @@ type modelPoint struct {
 	Zh         string `json:"label_zh"`
 	En         string `json:"label_en"`
 	Note       string `json:"note,omitempty"`
+	Varies     bool   `json:"varies,omitempty"` // with other parameters it stands elsewhere, or is of another type
+}
+
+// elsewhere reports whether q is read otherwise than p.
+func (p modelPoint) elsewhere(q modelPoint) bool {
+	return p.Table != q.Table || p.Address != q.Address || p.UnitOffset != q.UnitOffset || p.Type != q.Type
 }
 
 // lookup finds the profile; a parameter that is not given is shown at its
@@ -93,12 +99,16 @@ func modelOf(lib *profile.Library, forms []*profile.Profile, chosen map[string]s
 	for _, q := range lib.Params(p.ID) {
 		m.Params = append(m.Params, modelParam{q.Name, q.Label.Zh, q.Label.En, chosen[q.Name], q.OneOf, q.Default, q.Note})
 	}
-	seen := map[string]bool{}
+	seen := map[string]int{} // where it is in m.Points
 	for _, form := range forms {
 		for i := range form.Points {
-			if pt := &form.Points[i]; !seen[pt.Name] {
-				seen[pt.Name] = true
-				m.Points = append(m.Points, pointOf(pt))
+			pt := pointOf(&form.Points[i])
+			at, known := seen[pt.Name]
+			if !known {
+				seen[pt.Name] = len(m.Points)
+				m.Points = append(m.Points, pt)
+			} else if m.Points[at].elsewhere(pt) {
+				m.Points[at].Varies = true
 			}
 		}
 	}
