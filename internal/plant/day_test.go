@@ -245,6 +245,12 @@ func TestDayOfIncidents(t *testing.T) {
 					t.Errorf("%s %s: rule %s does not tell it (told: %v)", inc.At, inc.Label.En, rule, slices.Sorted(maps.Keys(w.raised)))
 				}
 			}
+			for rule, at := range w.raised {
+				// What takes the values away is told by each rule that needs them.
+				if _, blind := strings.CutSuffix(rule, ".no-good-value"); !blind && !slices.Contains(inc.Raises, rule) {
+					t.Errorf("%s %s: %s was raised too, at %s", inc.At, inc.Label.En, rule, at.Format("15:04:05"))
+				}
+			}
 			for waited := time.Duration(0); len(w.active()) > 0; waited += 5 * time.Minute {
 				if waited > 3*time.Hour {
 					t.Errorf("%s %s: three hours after it still stands %s", inc.At, inc.Label.En, strings.Join(w.active(), ", "))
