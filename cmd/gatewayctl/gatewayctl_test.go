@@ -65,8 +65,8 @@ func TestCommands(t *testing.T) {
 				`the fastest it can is every period 1\.[0-9] times as long \(room-1 every 200ms, not 100ms\); .*`,
 		}},
 		{"profile list", 0, []string{
-			`ID +KIND +POINTS +CONFIDENCE +UNPROVEN +MODEL`,
-			`kamstrup-multical-603 +heat_meter +[0-9]+ +medium +[0-9]+ +Kamstrup MULTICAL .*`,
+			`ID +KIND +POINTS +CONFIDENCE +UNPROVEN +中文 +MODEL`,
+			`kamstrup-multical-603 +heat_meter +[0-9]+ +medium +[0-9]+ +热量表 MULTICAL 603 +Kamstrup MULTICAL .*`,
 			`remond-water-probe +.*`,
 		}, nil},
 		{"profile show xy-md02", 0, []string{
@@ -78,7 +78,7 @@ func TestCommands(t *testing.T) {
 		{"profile show remond-water-probe --param probe=ph", 0, []string{
 			`parameter probe: do, .* \(shown: ph; gateway.yaml must say it\): 探头.*`,
 		}, nil},
-		{"profile list --kind heat_meter --search MULTICAL", 0, []string{`kamstrup-multical-603 .*`}, nil},
+		{"profile list --kind heat_meter --search MULTICAL", 0, []string{`ID .*中文.*`, `kamstrup-multical-603 .*热量表.*`}, nil},
 		{"profile list --search 浊度", 0, []string{`remond-water-probe .*`}, nil},
 		{"profile list --search no-such-thing", 0, []string{`no device model is like that; .*`}, nil},
 		{"profile list --search no-such-thing --json", 0, []string{`\[\]`}, nil},

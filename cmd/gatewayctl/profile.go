@@ -158,13 +158,13 @@ func profileShowCommand() *cobra.Command {
 
 // printModels lists the models, a line each.
 func printModels(w io.Writer, models []model) error {
-	rows := [][]string{{"ID", "KIND", "POINTS", "CONFIDENCE", "UNPROVEN", "MODEL"}}
+	rows := [][]string{{"ID", "KIND", "POINTS", "CONFIDENCE", "UNPROVEN", "中文", "MODEL"}}
 	for _, m := range models {
 		unproven := "-"
 		if n := len(m.Unproven); n > 0 {
 			unproven = fmt.Sprint(n)
 		}
-		rows = append(rows, []string{m.ID, m.Kind, fmt.Sprint(m.Count), m.Confidence, unproven, m.name()})
+		rows = append(rows, []string{m.ID, m.Kind, fmt.Sprint(m.Count), m.Confidence, unproven, m.Zh, m.name()})
 	}
 	return printTable(w, rows)
 }

@@ -171,7 +171,7 @@ func TestUnitsDoc(t *testing.T) {
 	}
 	slices.Sort(missing)
 	if !*update {
-		t.Fatalf("%s lacks these pairs; append them (go test -update):\n%s", unitsDoc, strings.Join(missing, "\n"))
+		t.Fatalf("%s lacks these pairs; append them (go test ./drivers/modbus/profile -run UnitsDoc -update):\n%s", unitsDoc, strings.Join(missing, "\n"))
 	}
 	if err := os.WriteFile(unitsDoc, append(data, []byte(strings.Join(missing, "\n")+"\n")...), 0o644); err != nil {
 		t.Fatal(err)
