@@ -251,6 +251,7 @@ func (m *meter) step(q *quantities, dt, watts float64) {
 	g.put("u_avg", "V", sumU/3)
 	reactive := g.put("q_total", "var", total*math.Sqrt(1-m.pf*m.pf)/m.pf)
 	g.put("s_total", "VA", total/m.pf)
+	g.put("pf_total", "", m.pf)
 	g.put("frequency", "Hz", grid.get("frequency"))
 	g.energy("energy_import", "Wh", m.energy0, total, dt)
 	g.energy("energy_import_l1", "Wh", m.energy0*m.share[0], total*m.share[0], dt)
