@@ -14,7 +14,9 @@ import (
 // unit, what it still owes; an answer is taken for the oldest request of its
 // form, and for the newest only when no older one has that form. Before a
 // request whose form is still owed, one register is asked for (a probe): when
-// its answer comes, everything before it is settled.
+// its answer comes, everything before it is settled. Where one register has the
+// form of what is owed a probe asks for more, beyond what the model bears perhaps:
+// a refusal settles as much as an answer.
 //
 // How long an answer is reckoned with follows the device: at least patience
 // response limits, and twice what its latest late answer took. A unit that owes
