@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -47,9 +46,7 @@ The running hub stores it; where none runs, this command does.`,
 			err = errors.Join(err, s.close())
 			report.Dry, report.By = dry, s.by()
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = errors.Join(err, enc.Encode(report))
+				err = errors.Join(err, printJSON(cmd.OutOrStdout(), report))
 			} else {
 				report.print(cmd.OutOrStdout())
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -66,9 +65,7 @@ with --verify ledger and history differ.`,
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				if err := enc.Encode(rows); err != nil {
+				if err := printJSON(cmd.OutOrStdout(), rows); err != nil {
 					return err
 				}
 			} else if err := printLedger(cmd.OutOrStdout(), q, rows, source); err != nil {
