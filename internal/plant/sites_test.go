@@ -238,7 +238,7 @@ func TestSameSeedSamePlant(t *testing.T) {
 // believable bounds every unit; a point outside them would make a visitor
 // doubt the screen.
 var believable = map[string][2]float64{
-	"degC": {-40, 110}, "K": {0, 60}, "bar": {0, 20}, "L/s": {0, 80}, "m": {0, 4}, "%": {0, 100}, "rpm": {0, 3000}, "Hz": {0, 51}, "V": {0, 260},
+	"degC": {-30, 110}, "K": {0, 60}, "bar": {0, 10}, "L/s": {0, 80}, "m": {0, 4}, "%": {0, 100}, "rpm": {0, 3000}, "Hz": {0, 51}, "V": {0, 260},
 	"A": {0, 400}, "W": {0, 3e6}, "var": {0, 2e5}, "VA": {0, 2e5}, "Wh": {0, 1e11}, "varh": {0, 1e11}, "m3": {0, 1e7}, "h": {0, 1e6}, "s": {0, 1e5},
 	"mg/L": {0, 10}, "pH": {5, 9}, "NTU": {0, 60}, "mA": {4, 20},
 	"%LEL": {0, 5}, "ppm": {0, 3}, "Nm3/h": {200, 8000}, "Nm3": {1, 1e9}, "m/s": {0.1, 430}, "MJ/Nm3": {30, 42},
@@ -246,7 +246,8 @@ var believable = map[string][2]float64{
 
 // wider are the bounds at the sites that have more of something than the others.
 var wider = map[string]map[string][2]float64{
-	"computing-centre": {"m": {0, 60}, "mA": {0, 1}}, // a sensing cable, and the current that leaks through it
+	"cold-chain":       {"degC": {-40, 110}, "bar": {0, 20}}, // of the refrigerant
+	"computing-centre": {"m": {0, 60}, "mA": {0, 1}},         // a sensing cable, and the current that leaks through it
 	"gas-storage":      {"bar": {0, 17}, "L/s": {0, 450}, "W": {0, 6e7}, "Wh": {0, 1e12}, "V": {20, 260}, "m3": {0, 1e8}, "%": {0, 80}, "h": {0, 5e4}},
 	"substation":       {"A": {0, 650}, "V": {0, 10_700}, "W": {0, 9e5}, "var": {0, 3e5}, "VA": {0, 9e5}},
 }

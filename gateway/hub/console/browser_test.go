@@ -193,10 +193,6 @@ func TestViews(t *testing.T) {
 	}
 }
 
-// soon is when what happened must be on the screen, whatever else the machine
-// does: whether it comes is tested, not how fast.
-const soon = 10 * time.Second
-
 // TestWatching follows one operator: a value changes on screen, goes bad,
 // goes stale, an alarm comes, is acknowledged by keyboard and seen so in a
 // second window.
@@ -212,12 +208,12 @@ func TestWatching(t *testing.T) {
 	b.devs[i].values[0] = 4.5
 	b.mu.Unlock()
 	b.poll(i, time.Now(), telemetry.Good)
-	wait(t, one, row+`.querySelector(".num").textContent.startsWith("4.")`, soon)
+	wait(t, one, row+`.querySelector(".num").textContent.startsWith("4.")`, 1500*time.Millisecond)
 	if p := eval[string](t, one, row+`.querySelector(".value").dataset.priority`); p != "critical" {
 		t.Errorf("a value beyond its high-high limit has priority %q", p)
 	}
 	b.poll(i, time.Now(), telemetry.NoReply)
-	wait(t, one, row+`.querySelector(".quality").textContent === "无应答"`, soon)
+	wait(t, one, row+`.querySelector(".quality").textContent === "无应答"`, 1500*time.Millisecond)
 	if !eval[bool](t, one, row+`.querySelector(".value").classList.contains("struck")`) {
 		t.Error("the last value of a silent device is not struck")
 	}
@@ -225,7 +221,7 @@ func TestWatching(t *testing.T) {
 		t.Errorf("the device says %q", d)
 	}
 	b.poll(i, time.Now(), telemetry.Good)
-	wait(t, one, row+`.querySelector(".quality").textContent === "正常"`, soon)
+	wait(t, one, row+`.querySelector(".quality").textContent === "正常"`, 1500*time.Millisecond)
 	// Nothing comes any more: stale within two periods (2 s each) and a little.
 	wait(t, one, row+`.querySelector(".value").classList.contains("struck") && `+row+`.querySelector(".quality").textContent === "过时"`, 7*time.Second)
 
@@ -235,18 +231,18 @@ func TestWatching(t *testing.T) {
 	wait(t, two, `document.querySelector(".side .state") !== null`, 10*time.Second)
 	b.alarms.add(alarm.Alarm{Rule: "sump-high", Type: alarm.High, Point: "sewage-west/sump-level/level", Priority: alarm.Critical, State: alarm.Unacknowledged,
 		Start: time.Now(), Value: telemetry.FloatValue(4.5), Unit: "m", Message: telemetry.Label{Zh: "集水井液位高", En: "Sump level high"}})
-	wait(t, one, `document.querySelector("li.alarm .blink") !== null`, soon)
-	wait(t, two, `document.querySelector(".side li.alarm .blink") !== null`, soon)
+	wait(t, one, `document.querySelector("li.alarm .blink") !== null`, 2*time.Second)
+	wait(t, two, `document.querySelector(".side li.alarm .blink") !== null`, 2*time.Second)
 	do(t, one, chromedp.KeyEvent("j"), chromedp.KeyEvent("a"))
-	wait(t, one, `document.querySelector("li.alarm").dataset.state === "acknowledged" && !document.querySelector(".blink")`, soon)
-	wait(t, two, `document.querySelector(".side li.alarm") === null`, soon)
+	wait(t, one, `document.querySelector("li.alarm").dataset.state === "acknowledged" && !document.querySelector(".blink")`, 2*time.Second)
+	wait(t, two, `document.querySelector(".side li.alarm") === null`, 2*time.Second)
 	// Acknowledged: it still stands, so it is still counted.
 	if n := eval[string](t, two, `document.querySelector(".counts .priority[data-priority=critical] + b").textContent`); n != "1" {
 		t.Errorf("the count of critical alarms is %q after the acknowledgement", n)
 	}
 	// The language is switched in place.
 	do(t, one, chromedp.Evaluate[chromedp.Void](`document.querySelector("[data-do=lang]").click()`))
-	wait(t, one, `document.body.innerText.includes("集水井液位高") && document.documentElement.lang === "zh-CN"`, soon)
+	wait(t, one, `document.body.innerText.includes("集水井液位高") && document.documentElement.lang === "zh-CN"`, 2*time.Second)
 }
 
 // TestCut stops the hub under an open page: a banner covers it and the values
