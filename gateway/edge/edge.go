@@ -110,6 +110,7 @@ func (g *Gateway) openBuses() error {
 		g.onClose(b.Close)
 	}
 	g.cfg.Buses = nil // as written; the buses hold what is left to know of it
+	g.cfg.lib = nil   // some megabytes of models, most of them of other boards' devices
 	return nil
 }
 
